@@ -1,0 +1,6 @@
+//! Payload descriptors: what a forwarder may read and patch of a media payload. Decisions use these clear bytes only, so that
+//! end-to-end encrypted payloads forward untouched.
+#![forbid(unsafe_code)]
+#![cfg_attr(not(test), deny(clippy::indexing_slicing))]
+
+pub mod vp8;
