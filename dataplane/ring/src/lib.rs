@@ -1,0 +1,23 @@
+//! Bytes and kernel: UDP sockets, two back ends (`uring`, `mmsg`) behind one small interface, and nothing of WebRTC.
+//!
+//! The only crate of AuraLink with `unsafe`. Invariants the SAFETY comments refer to:
+//! - **I1** a slot's message header, its iovec, address and control buffers live in one boxed slice that is never resized or
+//!   moved while the back end lives;
+//! - **I2** a buffer given to the kernel is owned by its slot until the completion arrives, and nobody else can name it;
+//! - **I3** the ring is drained of in-flight sends and the receive is cancelled before that memory is freed.
+
+mod backend;
+mod control;
+#[cfg(feature = "count-alloc")]
+pub mod count_alloc;
+mod mmsg;
+mod pin;
+pub mod seccomp;
+mod socket;
+mod uring;
+mod wake;
+
+pub use backend::{Backend, BackendKind, Counters, Outgoing, Received, SendOutcome, Sent, probe_uring};
+pub use pin::{pin_to, usable_cpus};
+pub use socket::{BoundSocket, SocketError, SocketOptions, bind};
+pub use wake::WakeHandle;
