@@ -1,0 +1,135 @@
+//! The lite side of ICE, checked by hand-made requests.
+
+use std::net::SocketAddr;
+use std::time::{Duration, Instant};
+
+use super::world::*;
+use crate::dtls::{Certificate, DtlsError};
+use crate::egress::Egress;
+use crate::ice::{IceError, TUPLES_MAX};
+use crate::peer::{Peer, PeerClose, PeerError, PeerEvent};
+
+/// A binding request from the client's side.
+fn check(ufrag: &str, pwd: &str, prio: u32, use_candidate: bool, controlling: bool) -> Vec<u8> {
+    let mut out = vec![0; 200];
+    let id = is::stun::TransId::new();
+    let message = is::stun::StunMessage::binding_request(ufrag, id, controlling, 1, prio, use_candidate);
+    let len = message.to_bytes(Some(pwd.as_bytes()), &mut out, crate::stun::sha1_hmac).unwrap();
+    out.truncate(len);
+    out
+}
+
+fn lite_server() -> Node {
+    let certificate = Certificate::generate().unwrap();
+    Node::new(Peer::new(Instant::now(), server_config([0; 32]), &certificate, 1).unwrap(), server_address())
+}
+
+fn client_at(port: u16) -> SocketAddr {
+    ([10, 0, 0, 2], port).into()
+}
+
+#[test]
+fn checks_without_the_right_credentials_change_nothing_and_get_no_answer() {
+    let mut node = lite_server();
+    let now = Instant::now();
+    let pwd = credentials("server").pwd;
+    let ice = |error| Err(PeerError::Ice(error));
+    let wrong_password = check("server:client", "wrong", 1, true, true);
+    assert_eq!(node.handle(now, client_at(1), &wrong_password), ice(IceError::Integrity));
+    for ufrag in ["server:other", "other:client", "client:server"] {
+        let stray = check(ufrag, &pwd, 1, true, true);
+        assert_eq!(node.handle(now, client_at(1), &stray), ice(IceError::UnknownUfrag));
+    }
+    assert_eq!(node.handle(now, client_at(1), &[0; 20]), ice(IceError::Malformed));
+    assert_eq!(node.egress.ready_len(), 0);
+    assert!(!node.peer.is_validated(client_at(1)));
+    assert_eq!(node.peer.poll_event(), None);
+}
+
+#[test]
+fn an_answer_is_no_longer_than_its_question() {
+    let mut node = lite_server();
+    let question = check("server:client", &credentials("server").pwd, 1, false, true);
+    node.handle(Instant::now(), client_at(1), &question).unwrap();
+    let answer = node.egress.drain().next().unwrap();
+    assert!(answer.len as usize <= question.len());
+}
+
+#[test]
+fn tuples_are_bounded_and_idle_ones_make_place() {
+    let mut node = lite_server();
+    let now = Instant::now();
+    let request = || check("server:client", &credentials("server").pwd, 1, false, true);
+    for port in 1..=TUPLES_MAX as u16 {
+        node.handle(now, client_at(port), &request()).unwrap();
+    }
+    let refused = node.handle(now, client_at(99), &request());
+    assert_eq!(refused, Err(PeerError::Ice(IceError::TuplesExhausted)));
+    let later = now + Duration::from_secs(21);
+    for port in 2..=TUPLES_MAX as u16 {
+        node.handle(later, client_at(port), &request()).unwrap();
+    }
+    node.handle(later, client_at(99), &request()).unwrap();
+    assert!(node.peer.is_validated(client_at(99)) && !node.peer.is_validated(client_at(1)));
+    let events: Vec<_> = std::iter::from_fn(|| node.peer.poll_event()).collect();
+    assert!(events.contains(&PeerEvent::Evicted(client_at(1))));
+}
+
+#[test]
+fn an_overheard_check_draws_nothing_elsewhere() {
+    let mut node = lite_server();
+    let now = Instant::now();
+    let request = check("server:client", &credentials("server").pwd, 1, true, true);
+    node.handle(now, client_at(1), &request).unwrap();
+    node.handle(now, client_at(1), &request).expect("a retransmission");
+    let replayed = node.handle(now, client_at(2), &request);
+    assert_eq!(replayed, Err(PeerError::Ice(IceError::Replayed)));
+    assert!(!node.peer.is_validated(client_at(2)));
+    assert_eq!(node.peer.route().unwrap().remote, client_at(1));
+}
+
+#[test]
+fn nomination_follows_the_peer_without_flapping() {
+    let mut node = lite_server();
+    let now = Instant::now();
+    let pwd = credentials("server").pwd;
+    let mut nominate = |port, prio| {
+        node.handle(now, client_at(port), &check("server:client", &pwd, prio, true, true)).unwrap();
+        node.egress.drain().for_each(drop);
+        node.egress = Egress::new(4);
+        node.peer.route().unwrap().remote.port()
+    };
+    assert_eq!(nominate(1, 10), 1);
+    assert_eq!(nominate(2, 20), 2, "a better pair at once");
+    // Aggressive nomination of both.
+    assert_eq!(nominate(1, 10), 2);
+    assert_eq!(nominate(2, 20), 2);
+    assert_eq!(nominate(1, 10), 2);
+    assert_eq!(nominate(1, 10), 1, "the peer insists");
+}
+
+#[test]
+fn a_peer_that_thinks_it_is_controlled_is_told_otherwise() {
+    let mut node = lite_server();
+    let request = check("server:client", &credentials("server").pwd, 1, true, false);
+    node.handle(Instant::now(), client_at(1), &request).unwrap();
+    assert_eq!(node.peer.route(), None);
+    let answer = node.egress.drain().next().unwrap();
+    let answer = is::stun::StunMessage::parse(answer.bytes()).unwrap();
+    assert_eq!(answer.error_code().map(|(code, _)| code), Some(487));
+}
+
+#[test]
+fn a_checked_peer_that_never_shakes_hands_is_closed() {
+    let mut node = lite_server();
+    let start = Instant::now();
+    let request = check("server:client", &credentials("server").pwd, 1, true, true);
+    for second in 0..=30 {
+        let now = start + Duration::from_secs(second);
+        node.egress = Egress::new(4);
+        let _ = node.handle(now, client_at(1), &request);
+        node.peer.handle_timeout(now, &mut node.egress);
+    }
+    let last = std::iter::from_fn(|| node.peer.poll_event()).last();
+    assert_eq!(last, Some(PeerEvent::Closed(PeerClose::DtlsFailed(DtlsError::Protocol))));
+}
