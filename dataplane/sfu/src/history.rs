@@ -1,0 +1,191 @@
+//! The history ring of one layer: decrypted payloads in a byte ring with an index by sequence number.
+//!
+//! SRTP is opened straight into it, every subscriber's packets are sealed straight out of it, and it is the store from which
+//! every subscriber's retransmissions come. All memory is taken when the layer is created.
+
+use std::time::Instant;
+
+use auralink_codecs::vp8;
+use auralink_rtc::units::SeqNo;
+
+/// What is remembered of a packet beside its payload.
+#[derive(Clone, Copy, Debug)]
+pub struct Packet {
+    pub seq: SeqNo,
+    pub timestamp: u32,
+    pub marker: bool,
+    pub arrival: Instant,
+    /// `None` for audio and for payloads whose descriptor could not be read.
+    pub vp8: Option<vp8::Descriptor>,
+    /// RFC 6464: bit 7 voice activity, bits 0 to 6 level in −dBov.
+    pub audio_level: Option<u8>,
+    pub len: u16,
+    offset: u64,
+}
+
+impl Packet {
+    pub fn new(seq: SeqNo, timestamp: u32, marker: bool, arrival: Instant) -> Self {
+        Self { seq, timestamp, marker, arrival, vp8: None, audio_level: None, len: 0, offset: 0 }
+    }
+
+    /// Whether this packet starts a key frame; audio can always be joined.
+    pub fn is_entry_point(&self, is_video: bool) -> bool {
+        !is_video || self.vp8.is_some_and(|descriptor| descriptor.keyframe_start)
+    }
+}
+
+/// Sizes of one layer's ring.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct HistorySize {
+    /// Bytes of payload kept; a power of two.
+    pub bytes: usize,
+    /// Packets kept; a power of two.
+    pub packets: usize,
+}
+
+#[derive(Debug)]
+pub struct History {
+    bytes: Box<[u8]>,
+    index: Box<[Option<Packet>]>,
+    /// Absolute position of the next byte to write; the ring position is this modulo its size.
+    head: u64,
+}
+
+impl History {
+    pub fn new(size: HistorySize) -> Self {
+        let bytes = vec![0; size.bytes.next_power_of_two()].into_boxed_slice();
+        let index = vec![None; size.packets.next_power_of_two()].into_boxed_slice();
+        Self { bytes, index, head: 0 }
+    }
+
+    /// A contiguous place of `len` bytes to open a payload into; nothing is remembered until [`Self::commit`]. What the place
+    /// held is forgotten from here on. `None` when `len` exceeds a quarter of the ring.
+    pub fn reserve(&mut self, len: usize) -> Option<&mut [u8]> {
+        if len > self.bytes.len() / 4 {
+            return None;
+        }
+        let start = self.place(len);
+        self.bytes.get_mut(start..start + len)
+    }
+
+    /// Remembers the payload now in the reserved place, `skip` bytes into it. `reserved` is what was asked of
+    /// [`Self::reserve`]. Returns false when the packet is a duplicate or older than the index reaches.
+    pub fn commit(&mut self, reserved: usize, skip: usize, mut packet: Packet) -> bool {
+        let slot_index = packet.seq.0 as usize & (self.index.len() - 1);
+        let Some(slot) = self.index.get_mut(slot_index) else { return false };
+        if slot.is_some_and(|held| held.seq >= packet.seq) {
+            return false;
+        }
+        debug_assert!(skip + usize::from(packet.len) <= reserved);
+        packet.offset = self.head + skip as u64;
+        *slot = Some(packet);
+        self.head += (skip + usize::from(packet.len)) as u64;
+        true
+    }
+
+    /// The packet and its payload, if still held.
+    pub fn find(&self, seq: SeqNo) -> Option<(&Packet, &[u8])> {
+        let packet = self.index.get(seq.0 as usize & (self.index.len() - 1))?.as_ref()?;
+        // Up to a quarter of the ring ahead of the head may have been handed out by `reserve`.
+        let reach = (self.bytes.len() - self.bytes.len() / 4) as u64;
+        if packet.seq != seq || packet.offset + reach < self.head + u64::from(packet.len) {
+            return None;
+        }
+        let start = packet.offset as usize & (self.bytes.len() - 1);
+        Some((packet, self.bytes.get(start..start + usize::from(packet.len))?))
+    }
+
+    /// Whether `seq` was committed and not yet displaced in the index.
+    pub fn contains(&self, seq: SeqNo) -> bool {
+        let slot = self.index.get(seq.0 as usize & (self.index.len() - 1));
+        slot.is_some_and(|slot| slot.is_some_and(|held| held.seq == seq))
+    }
+
+    /// Forgets every packet, not the memory.
+    pub fn clear(&mut self) {
+        self.index.fill(None);
+    }
+
+    /// Ring position for `len` contiguous bytes, skipping to the start when the end is too near.
+    fn place(&mut self, len: usize) -> usize {
+        let mask = self.bytes.len() - 1;
+        let position = self.head as usize & mask;
+        if position + len > self.bytes.len() {
+            self.head += (self.bytes.len() - position) as u64;
+        }
+        self.head as usize & mask
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn packet(seq: u64, len: u16) -> Packet {
+        Packet { len, ..Packet::new(SeqNo(seq), seq as u32, false, Instant::now()) }
+    }
+
+    fn put(history: &mut History, seq: u64, len: usize) -> bool {
+        history.reserve(len + 16).unwrap()[..len].fill(seq as u8);
+        history.commit(len + 16, 0, packet(seq, len as u16))
+    }
+
+    #[test]
+    fn holds_the_latest_packets_whole_and_in_place() {
+        let mut history = History::new(HistorySize { bytes: 16_384, packets: 64 });
+        for seq in 0..500 {
+            assert!(put(&mut history, seq, 900 + (seq % 200) as usize));
+            for back in 0..seq.min(9) {
+                let (packet, payload) = history.find(SeqNo(seq - back)).unwrap();
+                assert_eq!((packet.len as usize, payload[0]), (payload.len(), (seq - back) as u8));
+                assert!(payload.iter().all(|byte| *byte == (seq - back) as u8));
+            }
+        }
+        assert!(history.find(SeqNo(400)).is_none() && history.find(SeqNo(500)).is_none());
+    }
+
+    #[test]
+    fn what_a_reservation_may_overwrite_is_not_found() {
+        let mut history = History::new(HistorySize { bytes: 4_096, packets: 64 });
+        for seq in 0..200 {
+            put(&mut history, seq, 300);
+            history.reserve(1_000).unwrap().fill(0xee);
+            for old in 0..=seq {
+                if let Some((_, payload)) = history.find(SeqNo(old)) {
+                    assert!(payload.iter().all(|byte| *byte == old as u8), "{old} at {seq}");
+                }
+            }
+            assert!(history.find(SeqNo(seq)).is_some());
+        }
+    }
+
+    #[test]
+    fn duplicates_and_packets_older_than_the_index_are_refused() {
+        let mut history = History::new(HistorySize { bytes: 65_536, packets: 64 });
+        assert!(put(&mut history, 100, 10) && !put(&mut history, 100, 10));
+        assert!(put(&mut history, 90, 10) && put(&mut history, 164, 10) && !put(&mut history, 100, 10));
+    }
+
+    #[test]
+    fn a_late_packet_fills_its_gap() {
+        let mut history = History::new(HistorySize { bytes: 65_536, packets: 64 });
+        put(&mut history, 1, 10);
+        put(&mut history, 3, 10);
+        assert!(!history.contains(SeqNo(2)));
+        put(&mut history, 2, 20);
+        assert_eq!(history.find(SeqNo(2)).unwrap().1.len(), 20);
+    }
+
+    #[test]
+    fn a_repair_prefix_is_skipped() {
+        let mut history = History::new(HistorySize { bytes: 4_096, packets: 16 });
+        history.reserve(12).unwrap().copy_from_slice(b"\x00\x07payload123");
+        assert!(history.commit(12, 2, packet(7, 7)));
+        assert_eq!(history.find(SeqNo(7)).unwrap().1, b"payload");
+    }
+
+    #[test]
+    fn a_payload_larger_than_a_quarter_of_the_ring_is_refused() {
+        assert!(History::new(HistorySize { bytes: 4_096, packets: 16 }).reserve(1_025).is_none());
+    }
+}

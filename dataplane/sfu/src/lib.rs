@@ -1,0 +1,22 @@
+//! Rooms and forwarding, sans-IO: one shard's transports, tracks and lines.
+//!
+//! This crate reads no clock, owns no socket, starts no thread and never waits; `now` is a parameter and everything that
+//! leaves is pushed into a borrowed [`shard::Output`]. The path of a packet is [`shard::Shard::ingest`] and
+//! [`shard::Shard::egress`].
+#![forbid(unsafe_code)]
+
+pub mod config;
+pub mod departures;
+pub mod history;
+pub mod lanes;
+pub mod nack;
+pub mod publisher;
+pub mod reception;
+pub mod rewrite;
+pub mod shard;
+pub mod slots;
+pub mod speaker;
+pub mod stats;
+pub mod subscriber;
+pub mod timer;
+pub mod transport;

@@ -1,0 +1,214 @@
+//! Making packets of changing sources one continuous stream for one line: sequence numbers, timestamps and VP8 picture
+//! identifiers rise without a seam when the layer or the track behind the line changes.
+
+use std::time::Instant;
+
+use auralink_codecs::vp8::PictureId;
+use auralink_rtc::units::{NtpTime, SeqNo};
+
+use crate::history::Packet;
+
+/// Identifiers of one packet as its subscriber sees them. Kept for retransmissions.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Rewritten {
+    pub seq: SeqNo,
+    pub timestamp: u32,
+    pub picture_id: Option<PictureId>,
+    pub tl0_picture_index: Option<u8>,
+}
+
+/// A publisher's statement of which media time was which wall time (RFC 3550 §6.4.1).
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct TimeMapping {
+    pub ntp: NtpTime,
+    pub timestamp: u32,
+    pub arrival: Instant,
+}
+
+/// Distance from a source's numbers to the subscriber's.
+#[derive(Clone, Copy, Debug, Default)]
+struct Offsets {
+    seq: i64,
+    timestamp: u32,
+    picture_id: u16,
+    tl0: u8,
+}
+
+/// The last packet sent, to continue from.
+#[derive(Clone, Copy, Debug)]
+struct Last {
+    seq: SeqNo,
+    timestamp: u32,
+    arrival: Instant,
+    picture_id: u16,
+    tl0: u8,
+}
+
+#[derive(Debug)]
+pub struct Rewriter {
+    clock_rate: u32,
+    offsets: Offsets,
+    /// Packets of the source older than this belong to what came before the seam.
+    base: SeqNo,
+    last: Option<Last>,
+    first_seq: SeqNo,
+}
+
+impl Rewriter {
+    /// `first_seq`: what the line's first packet will carry.
+    pub fn new(clock_rate: u32, first_seq: SeqNo) -> Self {
+        Self { clock_rate, offsets: Offsets::default(), base: SeqNo(0), last: None, first_seq }
+    }
+
+    /// Continues with another source, whose first packet is `packet`. `mappings` are those of the old and the new source,
+    /// which place the new media time exactly; without them the arrival times do.
+    pub fn switch_to(&mut self, packet: &Packet, mappings: Option<(TimeMapping, TimeMapping)>) {
+        self.base = packet.seq;
+        let Some(last) = self.last else {
+            self.offsets =
+                Offsets { seq: self.first_seq.0 as i64 - packet.seq.0 as i64, ..Offsets::default() };
+            return;
+        };
+        let timestamp = self.continued_timestamp(&last, packet, mappings);
+        let vp8 = packet.vp8.unwrap_or_default();
+        self.offsets = Offsets {
+            seq: last.seq.0 as i64 + 1 - packet.seq.0 as i64,
+            timestamp: timestamp.wrapping_sub(packet.timestamp),
+            picture_id: vp8.picture_id.map_or(0, |id| last.picture_id.wrapping_add(1).wrapping_sub(id.value)),
+            tl0: vp8.tl0_picture_index.map_or(0, |tl0| last.tl0.wrapping_add(1).wrapping_sub(tl0)),
+        };
+    }
+
+    /// The subscriber's identifiers for `packet`; `None` for one from before the last switch.
+    pub fn rewrite(&mut self, packet: &Packet) -> Option<Rewritten> {
+        if packet.seq < self.base {
+            return None;
+        }
+        let seq = SeqNo(packet.seq.0.checked_add_signed(self.offsets.seq)?);
+        let vp8 = packet.vp8.unwrap_or_default();
+        let rewritten = Rewritten {
+            seq,
+            timestamp: packet.timestamp.wrapping_add(self.offsets.timestamp),
+            picture_id: vp8.picture_id.map(|id| id.with(id.value.wrapping_add(self.offsets.picture_id))),
+            tl0_picture_index: vp8.tl0_picture_index.map(|tl0| tl0.wrapping_add(self.offsets.tl0)),
+        };
+        if self.last.is_none_or(|last| seq > last.seq) {
+            self.last = Some(Last {
+                seq,
+                timestamp: rewritten.timestamp,
+                arrival: packet.arrival,
+                picture_id: rewritten.picture_id.map_or(0, |id| id.value),
+                tl0: rewritten.tl0_picture_index.unwrap_or(0),
+            });
+        }
+        Some(rewritten)
+    }
+
+    /// The media time that belongs to a source's media time, for sender reports.
+    pub fn timestamp(&self, source: u32) -> u32 {
+        source.wrapping_add(self.offsets.timestamp)
+    }
+
+    /// Which packet of the present source carries `seq`, if it is one from after the last switch.
+    pub fn source_of(&self, seq: SeqNo) -> Option<SeqNo> {
+        let source = SeqNo(seq.0.checked_add_signed(-self.offsets.seq)?);
+        (self.last.is_some() && source >= self.base).then_some(source)
+    }
+
+    /// The highest sequence number sent.
+    pub fn highest(&self) -> Option<SeqNo> {
+        self.last.map(|last| last.seq)
+    }
+
+    fn continued_timestamp(
+        &self,
+        last: &Last,
+        packet: &Packet,
+        mappings: Option<(TimeMapping, TimeMapping)>,
+    ) -> u32 {
+        let exact = mappings.map(|(old, new)| {
+            let media = i64::from(packet.timestamp.wrapping_sub(new.timestamp) as i32);
+            let wall = new.ntp.0.wrapping_sub(old.ntp.0) as i64;
+            let between = (i128::from(wall) * i128::from(self.clock_rate)) >> 32;
+            self.timestamp(old.timestamp.wrapping_add((media + between as i64) as u32))
+        });
+        let elapsed = packet.arrival.saturating_duration_since(last.arrival);
+        let guessed = (elapsed.as_micros() as u64 * u64::from(self.clock_rate) / 1_000_000).max(1);
+        let guessed = last.timestamp.wrapping_add(guessed as u32);
+        // Media time must rise, and a mapping that is off by more than a second is not one.
+        match exact {
+            Some(exact) if (exact.wrapping_sub(guessed) as i32).unsigned_abs() < self.clock_rate => {
+                if (exact.wrapping_sub(last.timestamp) as i32) > 0 {
+                    exact
+                } else {
+                    last.timestamp.wrapping_add(1)
+                }
+            }
+            _ => guessed,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use auralink_codecs::vp8::Descriptor;
+    use std::time::Duration;
+
+    fn video(seq: u64, timestamp: u32, picture_id: u16, tl0: u8, arrival: Instant) -> Packet {
+        let vp8 = Descriptor {
+            picture_id: Some(PictureId { value: picture_id, long: true }),
+            tl0_picture_index: Some(tl0),
+            ..Descriptor::default()
+        };
+        let mut packet = Packet::new(SeqNo(seq), timestamp, true, arrival);
+        packet.vp8 = Some(vp8);
+        packet
+    }
+
+    #[test]
+    fn numbers_continue_over_a_switch() {
+        let start = Instant::now();
+        let mut rewriter = Rewriter::new(90_000, SeqNo(500));
+        let first = video(70_000, 1_000, 0x7fff, 255, start);
+        rewriter.switch_to(&first, None);
+        let sent = rewriter.rewrite(&first).unwrap();
+        assert_eq!((sent.seq, sent.timestamp), (SeqNo(500), 1_000));
+        let other = video(90_001, 777, 5, 9, start + Duration::from_millis(100));
+        rewriter.switch_to(&other, None);
+        let sent = rewriter.rewrite(&other).unwrap();
+        assert_eq!((sent.seq, sent.timestamp), (SeqNo(501), 10_000));
+        assert_eq!((sent.picture_id.unwrap().value, sent.tl0_picture_index), (0, Some(0)));
+        assert_eq!(rewriter.rewrite(&video(90_000, 770, 4, 9, start)), None);
+        assert_eq!(rewriter.rewrite(&video(90_003, 780, 6, 9, start)).unwrap().seq, SeqNo(503));
+    }
+
+    #[test]
+    fn sender_reports_place_the_new_media_time_exactly() {
+        let start = Instant::now();
+        let mut rewriter = Rewriter::new(90_000, SeqNo(1));
+        let first = video(1, 50_000, 1, 1, start);
+        rewriter.switch_to(&first, None);
+        rewriter.rewrite(&first);
+        let old = TimeMapping { ntp: NtpTime(10 << 32), timestamp: 50_000, arrival: start };
+        let new =
+            TimeMapping { ntp: NtpTime((10 << 32) + (1 << 31)), timestamp: 4_000_000_000, arrival: start };
+        // 45,000 ticks (half a second) after the old report, and 90 ticks later still; it arrived 40 ms late.
+        let other = video(900, 4_000_000_090, 1, 1, start + Duration::from_millis(541));
+        rewriter.switch_to(&other, Some((old, new)));
+        assert_eq!(rewriter.rewrite(&other).unwrap().timestamp, 95_090);
+    }
+
+    #[test]
+    fn media_time_never_goes_back() {
+        let start = Instant::now();
+        let mut rewriter = Rewriter::new(90_000, SeqNo(1));
+        let first = video(1, 50_000, 1, 1, start);
+        rewriter.switch_to(&first, None);
+        rewriter.rewrite(&first);
+        let mapping = TimeMapping { ntp: NtpTime(1 << 32), timestamp: 50_000, arrival: start };
+        let other = video(2, 49_000, 1, 1, start);
+        rewriter.switch_to(&other, Some((mapping, mapping)));
+        assert_eq!(rewriter.rewrite(&other).unwrap().timestamp, 50_001);
+    }
+}

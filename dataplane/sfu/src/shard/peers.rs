@@ -1,0 +1,154 @@
+//! The slow lane: connectivity checks, handshakes, data channels, and what a peer's state machine reports.
+
+use std::time::Instant;
+
+use auralink_proto::{CloseReason, DataChannel, Event, TransportId};
+use auralink_rtc::peer::{PeerClose, PeerEvent};
+
+use super::{Datagram, Output, Shard, TupleOwner};
+use crate::lanes::LaneSignal;
+use crate::stats::DropReason;
+use crate::transport::Transport;
+
+/// Labels of the two channels LiveKit's clients open.
+const CHANNEL_LABELS: [(&str, DataChannel); 2] =
+    [("_reliable", DataChannel::Reliable), ("_lossy", DataChannel::Lossy)];
+
+impl Shard {
+    pub(super) fn receive_stun(
+        &mut self,
+        now: Instant,
+        slot: u32,
+        datagram: &Datagram<'_>,
+        out: &mut Output<'_>,
+    ) {
+        let Some(transport) = self.transports.get_mut(slot) else { return };
+        if transport.peer.handle_stun(now, &datagram.route, datagram.bytes, out.egress).is_err() {
+            self.stats.drop(DropReason::StunRefused);
+        }
+        self.drain_peer(now, slot, out);
+        self.arm(slot);
+    }
+
+    pub(super) fn receive_dtls(
+        &mut self,
+        now: Instant,
+        slot: u32,
+        datagram: &Datagram<'_>,
+        out: &mut Output<'_>,
+    ) -> Result<(), DropReason> {
+        let transport = self.transports.get_mut(slot).ok_or(DropReason::UnknownTuple)?;
+        let result = transport.peer.handle_dtls(now, &datagram.route, datagram.bytes, out.egress);
+        self.drain_peer(now, slot, out);
+        self.arm(slot);
+        result.map_err(|_| DropReason::DtlsRefused)
+    }
+
+    /// Acts on everything the peer reports. The transport may be gone afterwards.
+    pub(super) fn drain_peer(&mut self, now: Instant, slot: u32, out: &mut Output<'_>) {
+        while let Some(transport) = self.transports.get_mut(slot) {
+            let Some(event) = transport.peer.poll_event() else { return };
+            let id = transport.id;
+            match event {
+                PeerEvent::Validated(remote) => self.claim(slot, remote, out),
+                PeerEvent::Evicted(remote) => self.release(slot, remote, out),
+                PeerEvent::Nominated(_) => {}
+                PeerEvent::Connected { .. } => self.on_connected(now, slot, out),
+                PeerEvent::ChannelOpen { id: stream, label, .. } => {
+                    let channel =
+                        CHANNEL_LABELS.iter().find(|(known, _)| *known == label).map(|(_, channel)| *channel);
+                    if let Some(channel) = channel {
+                        transport.channels[Transport::channel_slot(channel)] = Some(stream);
+                        out.events.push(Event::DataOpen { transport: id, channel });
+                    }
+                }
+                PeerEvent::Message { id: stream, bytes, .. } => match transport.channel_of(stream) {
+                    Some(channel) => out.events.push(Event::Data { transport: id, channel, payload: bytes }),
+                    None => self.stats.drop(DropReason::ChannelClosed),
+                },
+                PeerEvent::ChannelClosed { id: stream } => {
+                    if let Some(channel) = transport.channel_of(stream) {
+                        transport.channels[Transport::channel_slot(channel)] = None;
+                    }
+                }
+                PeerEvent::DataLost => transport.channels = [None; 2],
+                PeerEvent::Closed(reason) => {
+                    self.remove_transport(now, slot, out);
+                    out.events.push(Event::TransportClosed { transport: id, reason: close_reason(reason) });
+                    return;
+                }
+            }
+        }
+    }
+
+    /// Sends one message to each transport listed that has the channel open.
+    pub(super) fn send_data(
+        &mut self,
+        now: Instant,
+        transports: &[TransportId],
+        channel: DataChannel,
+        payload: &[u8],
+        out: &mut Output<'_>,
+    ) {
+        for id in transports {
+            let Some(slot) = self.by_transport.get(id).copied() else { continue };
+            let Some(transport) = self.transports.get_mut(slot) else { continue };
+            let Some(stream) = transport.channels[Transport::channel_slot(channel)] else {
+                self.stats.drop(DropReason::ChannelClosed);
+                continue;
+            };
+            if transport.peer.send(now, stream, true, payload, out.egress).is_err() {
+                self.stats.drop(DropReason::ChannelFull);
+            }
+            self.drain_peer(now, slot, out);
+            self.arm(slot);
+        }
+    }
+
+    /// The tuple passed a check: its datagrams are this transport's, on whatever shard they arrive.
+    fn claim(&mut self, slot: u32, remote: std::net::SocketAddr, out: &mut Output<'_>) {
+        if let Some(TupleOwner::Shard(_)) = self.tuples.insert(remote, TupleOwner::Transport(slot)) {
+            self.steered -= 1;
+        }
+        if let Some(transport) = self.transports.get_mut(slot) {
+            transport.remotes.push(remote);
+        }
+        out.lanes.broadcast(LaneSignal::Claimed { remote });
+    }
+
+    /// The tuple is this transport's no longer.
+    pub(super) fn release(&mut self, slot: u32, remote: std::net::SocketAddr, out: &mut Output<'_>) {
+        if let Some(transport) = self.transports.get_mut(slot) {
+            transport.remotes.retain(|held| *held != remote);
+        }
+        if self.tuples.get(&remote) == Some(&TupleOwner::Transport(slot)) {
+            self.tuples.remove(&remote);
+            out.lanes.broadcast(LaneSignal::Released { remote });
+        }
+    }
+
+    fn on_connected(&mut self, now: Instant, slot: u32, out: &mut Output<'_>) {
+        let Some(transport) = self.transports.get_mut(slot) else { return };
+        transport.connected = true;
+        transport.due.reports = Some(now + self.config.report_interval);
+        if let Some(seal) = transport.peer.srtp_seal() {
+            for line in &mut transport.lines {
+                line.register(seal);
+            }
+        }
+        out.events.push(Event::TransportConnected { transport: transport.id });
+        let tracks: Vec<u32> = transport.lines.iter().filter_map(|line| line.track).collect();
+        for track in tracks {
+            self.retarget_followers(now, track, out);
+        }
+        self.arm(slot);
+    }
+}
+
+fn close_reason(reason: PeerClose) -> CloseReason {
+    match reason {
+        PeerClose::ConsentExpired => CloseReason::ConsentExpired,
+        PeerClose::PeerClosed | PeerClose::Local => CloseReason::PeerClosed,
+        PeerClose::DtlsFailed(_) => CloseReason::DtlsFailed,
+    }
+}
