@@ -1,0 +1,64 @@
+//! What an operator can set of the data plane. Control fills this from its own typed configuration.
+
+use std::net::{IpAddr, Ipv4Addr};
+
+/// How datagrams reach the kernel.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum IoBackend {
+    /// io_uring if the start-up probe succeeds, else `mmsg`.
+    #[default]
+    Auto,
+    Uring,
+    Mmsg,
+}
+
+/// UDP ports of the media plane.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Ports {
+    /// Every shard binds the same port with SO_REUSEPORT; a datagram that lands on the wrong shard crosses a lane once.
+    Single(u16),
+    /// Shard *n* binds `first + n`, and candidates name it.
+    PerShard { first: u16, last: u16 },
+}
+
+/// Where a room's transports are placed.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum Spill {
+    /// At the room's home shard.
+    #[default]
+    Home,
+    /// Each next transport of a room on the next shard: for tests, so that lanes carry everything.
+    Forced,
+}
+
+#[derive(Clone, Debug)]
+pub struct NodeConfig {
+    /// Number of shard threads; 0 means max(1, cores − 1), the cgroup's quota respected.
+    pub shards: u8,
+    pub io_backend: IoBackend,
+    pub ports: Ports,
+    /// Address the sockets bind to.
+    pub bind: IpAddr,
+    /// Addresses put into candidates, in order of preference.
+    pub advertise: Vec<IpAddr>,
+    pub spill: Spill,
+    /// Most transports one shard accepts.
+    pub transports_max: usize,
+    /// Kernel receive and send buffer asked for per socket, in bytes.
+    pub socket_buffer_bytes: usize,
+}
+
+impl Default for NodeConfig {
+    fn default() -> Self {
+        Self {
+            shards: 0,
+            io_backend: IoBackend::Auto,
+            ports: Ports::Single(7882),
+            bind: IpAddr::V4(Ipv4Addr::UNSPECIFIED),
+            advertise: vec![IpAddr::V4(Ipv4Addr::LOCALHOST)],
+            spill: Spill::Home,
+            transports_max: 4_096,
+            socket_buffer_bytes: 4 << 20,
+        }
+    }
+}

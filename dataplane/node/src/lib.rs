@@ -1,0 +1,17 @@
+//! The data plane as it runs: pinned shard threads, the clock, mailboxes, placement and lanes.
+//!
+//! Control starts it with [`Node::start`] and reaches it through [`Handle`] alone.
+#![forbid(unsafe_code)]
+
+pub mod config;
+pub mod mailbox;
+mod park;
+mod report;
+mod start;
+mod worker;
+
+pub use auralink_sfu::stats::DropReason;
+pub use config::{IoBackend, NodeConfig, Ports, Spill};
+pub use mailbox::{Events, Handle, ShardGone, ShardMailbox};
+pub use report::{Reports, ShardReport};
+pub use start::{Node, StartError};

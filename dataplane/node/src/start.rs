@@ -1,0 +1,279 @@
+//! Starting and stopping the data plane. Whatever can fail fails here, before anything serves.
+
+use std::io;
+use std::net::{SocketAddr, UdpSocket};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc;
+use std::thread::JoinHandle;
+use std::time::Instant;
+
+use auralink_proto::{Candidate, Fingerprint, ShardId};
+use auralink_ring::{
+    Backend, BackendKind, BoundSocket, SocketError, SocketOptions, WakeHandle, bind, pin_to, probe_uring,
+    usable_cpus,
+};
+use auralink_rtc::dtls::{Certificate, CertificateError};
+use auralink_rtc::egress::Egress;
+use auralink_sfu::config::ShardConfig;
+use auralink_sfu::lanes::mesh;
+use auralink_sfu::shard::Shard;
+
+use crate::config::{IoBackend, NodeConfig, Ports};
+use crate::mailbox::{Events, Handle, ShardMailbox, Waker, mailboxes};
+use crate::park::Parking;
+use crate::report::Reports;
+use crate::worker::{TRAINS_MAX, Worker};
+
+/// Shards one node may have: a lane's wake set is 64 bits.
+const SHARDS_MAX: usize = 64;
+/// Below this a burst of keyframes is lost in the kernel.
+const RECEIVE_BUFFER_MIN: usize = 128 << 10;
+
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    #[error(transparent)]
+    Socket(#[from] SocketError),
+    #[error("io_uring was asked for and cannot be used here: {0}; choose --io-backend mmsg or auto")]
+    Uring(io::Error),
+    #[error("{shards} shards need {shards} ports, the range {first}-{last} has {ports}")]
+    PortRange { shards: usize, first: u16, last: u16, ports: usize },
+    #[error("at most {SHARDS_MAX} shards, not {0}")]
+    TooManyShards(usize),
+    #[error(
+        "the kernel grants UDP sockets {granted} bytes of receive buffer, at least {RECEIVE_BUFFER_MIN} are needed; raise net.core.rmem_max"
+    )]
+    ReceiveBuffer { granted: usize },
+    #[error("no address to advertise: set rtc.node_ip or --node-ip")]
+    NothingToAdvertise,
+    #[error(transparent)]
+    Certificate(#[from] CertificateError),
+    #[error("shard {shard} did not start: {source}")]
+    Shard { shard: usize, source: io::Error },
+    #[error("cannot start a thread: {0}")]
+    Thread(io::Error),
+}
+
+/// The running data plane. Stops its threads when dropped.
+pub struct Node {
+    threads: Vec<JoinHandle<()>>,
+    parking: Vec<Parking>,
+    stop: Arc<AtomicBool>,
+    reports: Reports,
+    io_backend: BackendKind,
+}
+
+impl Node {
+    /// Binds every port, starts every shard and returns once all of them turn.
+    pub fn start(config: &NodeConfig) -> Result<(Self, Handle, Events), StartError> {
+        let shards = shard_count(config);
+        if shards > SHARDS_MAX {
+            return Err(StartError::TooManyShards(shards));
+        }
+        if config.advertise.is_empty() {
+            return Err(StartError::NothingToAdvertise);
+        }
+        let io_backend = choose_backend(config.io_backend)?;
+        let sockets = bind_sockets(config, shards)?;
+        let candidates =
+            sockets.iter().map(|bound| candidates(config, bound)).collect::<Result<Vec<_>, _>>()?;
+        let certificate = Certificate::generate()?;
+        let handles = (0..shards)
+            .map(|_| WakeHandle::new())
+            .collect::<Result<Vec<_>, _>>()
+            .map_err(StartError::Thread)?;
+        let parking: Vec<_> = handles.iter().cloned().map(Parking::new).collect();
+        let wakers =
+            parking.iter().cloned().map(|parking| Arc::new(move || parking.wake()) as Waker).collect();
+        let fingerprint = Fingerprint(certificate.fingerprint());
+        let (handle, mailboxes, events) = mailboxes(candidates, wakers, fingerprint, config.spill);
+        let mut node = Self {
+            threads: Vec::new(),
+            parking,
+            stop: Arc::new(AtomicBool::new(false)),
+            reports: Reports::new(shards),
+            io_backend,
+        };
+        let (ready, started) = mpsc::channel();
+        let parts = sockets.into_iter().zip(handles).zip(mesh(shards)).zip(mailboxes);
+        for (((bound, wake), lanes), mailbox) in parts {
+            let seat = Seat {
+                config: config.clone(),
+                certificate: certificate.clone(),
+                bound,
+                wake,
+                lanes,
+                mailbox,
+            };
+            node.spawn(seat, ready.clone())?;
+        }
+        drop(ready);
+        for _ in 0..shards {
+            match started.recv() {
+                Ok((_, Ok(()))) => {}
+                Ok((shard, Err(source))) => return Err(StartError::Shard { shard, source }),
+                Err(_) => return Err(StartError::Thread(io::Error::other("a shard ended while starting"))),
+            }
+        }
+        tracing::info!(shards, io_backend = io_backend.as_str(), "data plane started");
+        Ok((node, handle, events))
+    }
+
+    /// Latest report of each shard.
+    pub fn reports(&self) -> Reports {
+        self.reports.clone()
+    }
+
+    /// The I/O back end the probe chose.
+    pub fn io_backend(&self) -> &'static str {
+        self.io_backend.as_str()
+    }
+
+    fn spawn(&mut self, seat: Seat, ready: mpsc::Sender<(usize, io::Result<()>)>) -> Result<(), StartError> {
+        let shard = usize::from(seat.mailbox.shard.0);
+        let parking = self.parking.clone();
+        let (reports, stop, kind) = (self.reports.clone(), Arc::clone(&self.stop), self.io_backend);
+        let thread = std::thread::Builder::new().name(format!("shard-{shard}")).spawn(move || {
+            let worker = seat.into_worker(kind, parking, reports, stop);
+            let (outcome, worker) = match worker {
+                Ok(worker) => (Ok(()), Some(worker)),
+                Err(error) => (Err(error), None),
+            };
+            let _ = ready.send((shard, outcome));
+            drop(ready);
+            if let Some(Err(error)) = worker.map(Worker::run) {
+                tracing::error!(shard.id = shard, %error, "shard stopped: the kernel refused I/O");
+            }
+        });
+        self.threads.push(thread.map_err(StartError::Thread)?);
+        Ok(())
+    }
+}
+
+impl Drop for Node {
+    fn drop(&mut self) {
+        self.stop.store(true, Ordering::Relaxed);
+        for parking in &self.parking {
+            parking.wake();
+        }
+        for thread in self.threads.drain(..) {
+            let _ = thread.join();
+        }
+    }
+}
+
+/// What a shard's thread takes along.
+struct Seat {
+    config: NodeConfig,
+    certificate: Certificate,
+    bound: BoundSocket,
+    wake: WakeHandle,
+    lanes: auralink_sfu::lanes::Lanes,
+    mailbox: ShardMailbox,
+}
+
+impl Seat {
+    /// Runs on the shard's own thread: the ring belongs to the thread that builds it.
+    fn into_worker(
+        self,
+        kind: BackendKind,
+        parking: Vec<Parking>,
+        reports: Reports,
+        stop: Arc<AtomicBool>,
+    ) -> io::Result<Worker> {
+        let ShardId(index) = self.mailbox.shard;
+        let cpus = usable_cpus();
+        // CPU 0 is left to control where there is a choice.
+        if cpus.len() > 1
+            && let Some(cpu) = cpus.get(1 + usize::from(index) % (cpus.len() - 1))
+        {
+            pin_to(*cpu)?;
+        }
+        let now = Instant::now();
+        let config = ShardConfig { transports_max: self.config.transports_max, ..ShardConfig::default() };
+        let backend = Backend::new(kind, self.bound.socket, self.wake, TRAINS_MAX)?;
+        Ok(Worker {
+            shard: Shard::new(self.mailbox.shard, config, self.certificate, now, rand::random()),
+            backend,
+            lanes: self.lanes,
+            mailbox: self.mailbox,
+            parking,
+            reports,
+            stop,
+            egress: Egress::new(TRAINS_MAX),
+            events: Vec::with_capacity(1_024),
+            outgoing: Vec::with_capacity(TRAINS_MAX),
+            next_report: now,
+        })
+    }
+}
+
+/// max(1, cores − 1); the cgroup's quota is in what the standard library counts.
+fn shard_count(config: &NodeConfig) -> usize {
+    match config.shards {
+        0 => std::thread::available_parallelism().map_or(1, |cores| cores.get().saturating_sub(1).max(1)),
+        shards => usize::from(shards),
+    }
+}
+
+fn choose_backend(wanted: IoBackend) -> Result<BackendKind, StartError> {
+    match (wanted, probe_uring()) {
+        (IoBackend::Mmsg, _) => Ok(BackendKind::Mmsg),
+        (IoBackend::Auto | IoBackend::Uring, Ok(())) => Ok(BackendKind::Uring),
+        (IoBackend::Uring, Err(error)) => Err(StartError::Uring(error)),
+        (IoBackend::Auto, Err(error)) => {
+            tracing::warn!(%error, "io_uring is not available here; using mmsg");
+            Ok(BackendKind::Mmsg)
+        }
+    }
+}
+
+fn bind_sockets(config: &NodeConfig, shards: usize) -> Result<Vec<BoundSocket>, StartError> {
+    let exclusive = SocketOptions { buffer_bytes: config.socket_buffer_bytes, reuse_port: false };
+    let sockets = match config.ports {
+        Ports::Single(port) => {
+            // Bound alone first: with SO_REUSEPORT another process on the port would go unnoticed and take half the calls.
+            let first = bind(SocketAddr::new(config.bind, port), exclusive)?;
+            if shards == 1 {
+                vec![first]
+            } else {
+                let port = local_port(&first.socket)?;
+                drop(first);
+                let shared = SocketOptions { reuse_port: true, ..exclusive };
+                let bind_shared = |_| bind(SocketAddr::new(config.bind, port), shared);
+                (0..shards).map(bind_shared).collect::<Result<Vec<_>, _>>()?
+            }
+        }
+        Ports::PerShard { first, last } => {
+            let ports = usize::from(last.saturating_sub(first)) + 1;
+            if last < first || ports < shards {
+                return Err(StartError::PortRange { shards, first, last, ports });
+            }
+            let bind_own = |index| bind(SocketAddr::new(config.bind, first + index as u16), exclusive);
+            (0..shards).map(bind_own).collect::<Result<Vec<_>, _>>()?
+        }
+    };
+    for bound in &sockets {
+        let granted = bound.receive_buffer_bytes;
+        if granted < RECEIVE_BUFFER_MIN {
+            return Err(StartError::ReceiveBuffer { granted });
+        }
+        if granted < config.socket_buffer_bytes {
+            tracing::warn!(
+                granted,
+                asked = config.socket_buffer_bytes,
+                "small UDP buffer: raise net.core.rmem_max"
+            );
+        }
+    }
+    Ok(sockets)
+}
+
+fn candidates(config: &NodeConfig, bound: &BoundSocket) -> Result<Vec<Candidate>, StartError> {
+    let port = local_port(&bound.socket)?;
+    Ok(config.advertise.iter().map(|ip| Candidate { address: SocketAddr::new(*ip, port) }).collect())
+}
+
+fn local_port(socket: &UdpSocket) -> Result<u16, StartError> {
+    socket.local_addr().map(|address| address.port()).map_err(StartError::Thread)
+}

@@ -1,0 +1,213 @@
+//! One shard's thread: a plain loop of bounded turns. The only place that reads the clock, once per turn.
+//!
+//! A turn drains the socket and the lanes into the shard, sends what became pending, then does commands and timers. It
+//! parks only when a whole turn found nothing to do.
+
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use auralink_proto::Event;
+use auralink_ring::{Backend, Outgoing};
+use auralink_rtc::egress::Egress;
+use auralink_rtc::units::Route;
+use auralink_sfu::lanes::Lanes;
+use auralink_sfu::shard::{Datagram, Output, Shard};
+
+use crate::mailbox::ShardMailbox;
+use crate::park::Parking;
+use crate::report::{Reports, ShardReport};
+
+/// Train buffers of one shard: at most this many sends are in the kernel's hands.
+pub(crate) const TRAINS_MAX: usize = 64;
+/// Messages taken from the socket between two egresses.
+const MESSAGES_PER_DRAIN: usize = 32;
+/// Drains in one turn before commands and timers get theirs.
+const DRAINS_PER_TURN: usize = 8;
+/// Commands handled in one turn.
+const COMMANDS_PER_TURN: usize = 16;
+/// Longest sleep.
+const HORIZON: Duration = Duration::from_millis(250);
+/// Between reports for metrics and health.
+const REPORT_INTERVAL: Duration = Duration::from_millis(250);
+/// A datagram cannot have waited longer in a socket buffer; a larger age is a clock that was set.
+const AGE_MAX: Duration = Duration::from_millis(500);
+
+pub(crate) struct Worker {
+    pub(crate) shard: Shard,
+    pub(crate) backend: Backend,
+    pub(crate) lanes: Lanes,
+    pub(crate) mailbox: ShardMailbox,
+    /// Of every shard, in order.
+    pub(crate) parking: Vec<Parking>,
+    pub(crate) reports: Reports,
+    pub(crate) stop: Arc<AtomicBool>,
+    pub(crate) egress: Egress,
+    pub(crate) events: Vec<Event>,
+    pub(crate) outgoing: Vec<Outgoing>,
+    pub(crate) next_report: Instant,
+}
+
+impl Worker {
+    /// Turns until told to stop or the kernel refuses for good.
+    pub(crate) fn run(mut self) -> io::Result<()> {
+        while !self.stop.load(Ordering::Relaxed) && !self.mailbox.is_abandoned() {
+            let (now, worked) = self.turn()?;
+            if !worked {
+                self.park(now)?;
+            }
+        }
+        let index = usize::from(self.shard.id().0);
+        tracing::info!(shard.id = index, "shard stopped");
+        Ok(())
+    }
+
+    /// One bounded turn; whether it found anything to do.
+    fn turn(&mut self) -> io::Result<(Instant, bool)> {
+        let now = Instant::now();
+        let realtime_ns =
+            SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_nanos() as u64);
+        let mut worked = false;
+        for _ in 0..DRAINS_PER_TURN {
+            let messages = self.drain(now, realtime_ns)?;
+            self.handle_lanes(now);
+            self.flush(now)?;
+            worked |= messages > 0;
+            if messages < MESSAGES_PER_DRAIN {
+                break;
+            }
+        }
+        for _ in 0..COMMANDS_PER_TURN {
+            let Some(command) = self.mailbox.poll() else { break };
+            worked = true;
+            self.with_output(|shard, out| shard.handle_command(now, command, out));
+            if !self.egress.has_room() {
+                self.flush(now)?;
+            }
+        }
+        self.with_output(|shard, out| shard.handle_timeout(now, out));
+        self.flush(now)?;
+        for event in self.events.drain(..) {
+            self.mailbox.emit(event);
+        }
+        self.wake_others();
+        self.report(now);
+        Ok((now, worked))
+    }
+
+    /// Hands the socket's datagrams to the shard.
+    fn drain(&mut self, now: Instant, realtime_ns: u64) -> io::Result<usize> {
+        let Self { shard, backend, lanes, egress, events, .. } = self;
+        let mut out = Output { egress, events, lanes };
+        backend.receive(MESSAGES_PER_DRAIN, &mut |message| {
+            let age = message.realtime_ns.map_or(0, |arrival| realtime_ns.saturating_sub(arrival));
+            let age = Duration::from_nanos(age).min(AGE_MAX);
+            let arrival = now.checked_sub(age).unwrap_or(now);
+            let route = Route { remote: message.from, local: message.to };
+            for bytes in message.datagrams() {
+                shard.ingest(now, &Datagram { route, arrival, bytes }, &mut out);
+            }
+        })
+    }
+
+    fn handle_lanes(&mut self, now: Instant) {
+        if self.lanes.has_input() {
+            self.with_output(|shard, out| shard.handle_lanes(now, out));
+        }
+    }
+
+    /// Sends everything pending, as many rounds as the train buffers need.
+    fn flush(&mut self, now: Instant) -> io::Result<()> {
+        loop {
+            let done = self.with_output(|shard, out| shard.egress(out));
+            self.submit(now)?;
+            if done {
+                return Ok(());
+            }
+            if !self.egress.has_room() {
+                // Every train is with the kernel: wait for one to come back. Sends do not block, so it is a moment.
+                self.backend.wait(Duration::from_millis(1))?;
+                self.take_back();
+            }
+        }
+    }
+
+    /// Gives the ready trains to the kernel and takes finished ones back.
+    fn submit(&mut self, now: Instant) -> io::Result<()> {
+        for train in self.egress.drain() {
+            if let Some(range) = train.twcc {
+                self.shard.handle_flushed(now, range);
+            }
+            self.outgoing.push(Outgoing {
+                to: train.route.remote,
+                from: train.route.local,
+                segment: train.segment,
+                len: train.len,
+                buffer: train.buffer,
+            });
+        }
+        while !self.outgoing.is_empty() {
+            self.backend.submit(&mut self.outgoing)?;
+            self.take_back();
+        }
+        Ok(())
+    }
+
+    fn take_back(&mut self) {
+        for sent in self.backend.returned() {
+            self.egress.give_back(sent.buffer);
+        }
+    }
+
+    fn with_output<T>(&mut self, f: impl FnOnce(&mut Shard, &mut Output<'_>) -> T) -> T {
+        let Self { shard, egress, events, lanes, .. } = self;
+        f(shard, &mut Output { egress, events, lanes })
+    }
+
+    fn wake_others(&mut self) {
+        let woken = self.lanes.take_woken();
+        if woken != 0 {
+            for (index, parking) in self.parking.iter().enumerate() {
+                if woken >> index & 1 == 1 {
+                    parking.wake();
+                }
+            }
+        }
+    }
+
+    /// Sleeps until something arrives, a wake, or the next timer.
+    fn park(&mut self, now: Instant) -> io::Result<()> {
+        let until = self.shard.poll_timeout(now, HORIZON);
+        let timeout = until.saturating_duration_since(now);
+        let own = usize::from(self.shard.id().0);
+        let Some(parking) = self.parking.get(own).cloned() else { return Ok(()) };
+        parking.announce();
+        let result = if self.lanes.has_input() || self.mailbox.has_command() || timeout.is_zero() {
+            Ok(())
+        } else {
+            self.backend.wait(timeout)
+        };
+        parking.leave();
+        self.take_back();
+        result
+    }
+
+    fn report(&mut self, now: Instant) {
+        if now < self.next_report {
+            return;
+        }
+        self.next_report = now + REPORT_INTERVAL;
+        let transports = self.shard.transports_len();
+        self.mailbox.report_transports(transports);
+        let report = ShardReport {
+            stats: *self.shard.stats(),
+            ring: self.backend.counters(),
+            io_backend: self.backend.kind().as_str(),
+            transports,
+            events_dropped: self.mailbox.dropped(),
+            written: now,
+        };
+        self.reports.write(usize::from(self.shard.id().0), report);
+    }
+}
