@@ -1,0 +1,494 @@
+//! Offer and answer for one peer connection, as a state machine without I/O.
+//!
+//! The client always offers (LiveKit's single peer connection). Offers, wishes for tracks and acknowledgements of the shard
+//! come in; specifications, answers and demands for more media sections come out. An answer leaves only after the shard has
+//! acknowledged the specification it describes. RFC 8829 (JSEP), RFC 9429.
+
+pub mod answer;
+pub mod offer;
+pub mod slots;
+#[cfg(test)]
+mod tests;
+
+use std::collections::{HashMap, HashSet};
+use std::time::{Duration, Instant};
+
+use auralink_proto::{
+    Candidate, DtlsRole, ExtensionMap, ExtensionUri, Fingerprint, IceCredentials, MediaKind, Mid, RoomId,
+    TrackId, TransportId, TransportSpec,
+};
+
+use offer::{Offer, OfferError, SECTIONS_MAX, SectionKind};
+use slots::{Attached, Role, Section, Ssrcs};
+
+/// After this long a demand for sections that brought no offer is forgotten, and made again if still needed.
+const DEMAND_PATIENCE: Duration = Duration::from_secs(10);
+
+/// Random values a negotiator needs.
+pub trait Random {
+    /// Any 32 bits.
+    fn bits(&mut self) -> u32;
+    /// A word of `len` letters and digits.
+    fn word(&mut self, len: usize) -> String;
+}
+
+/// What a negotiator knows of its own side.
+#[derive(Clone, Debug)]
+pub struct Local {
+    pub transport: TransportId,
+    pub room: RoomId,
+    pub fingerprint: Fingerprint,
+    pub candidates: Vec<Candidate>,
+}
+
+/// A track the participant announced, to be recognised in its offers.
+#[derive(Clone, Debug)]
+pub struct Publication {
+    pub track: TrackId,
+    pub kind: MediaKind,
+    /// Client-chosen identifiers, one of which an offer repeats in `a=msid`.
+    pub cids: Vec<String>,
+    pub muted: bool,
+    /// Opus parameters to ask for, beginning with `;` when not empty.
+    pub opus_extra: String,
+}
+
+/// A track the participant shall receive.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Wanted {
+    pub track: TrackId,
+    pub kind: MediaKind,
+    pub sid: String,
+    pub publisher_sid: String,
+}
+
+/// What is to be done, in order.
+#[derive(Clone, PartialEq, Debug)]
+pub enum Action {
+    /// Bring the shard to this specification.
+    Apply(Box<TransportSpec>),
+    /// Send this answer.
+    Answer { id: u32, sdp: String, mid_to_track_id: HashMap<String, String> },
+    /// Ask the client for this many more sections, or with zeros just for another offer.
+    Demand { audios: u32, videos: u32 },
+    /// An announced track has its section and simulcast layers.
+    Bound { track: TrackId, mid: Mid, layers: usize },
+    /// The client stopped sending an announced track.
+    Unbound { track: TrackId },
+    /// A wanted track passes through this section from now on.
+    Attached { track: TrackId, mid: Mid },
+}
+
+/// What became of an offer.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Taken {
+    /// It will be answered.
+    Accepted,
+    /// A newer one was seen before; dropped.
+    Stale,
+}
+
+/// The state machine.
+#[derive(Debug)]
+pub struct Negotiator {
+    local: Local,
+    local_ice: IceCredentials,
+    cname: String,
+    session_id: u64,
+    version: u32,
+    remote: Option<(IceCredentials, Fingerprint)>,
+    sections: Vec<Section>,
+    publications: Vec<Publication>,
+    wanted: Vec<Wanted>,
+    /// Identifier of the offer to be answered, and the version its answer waits for.
+    pending: Option<(u32, u32)>,
+    last_offer: u32,
+    answers: u32,
+    /// The specification in force differs from the state.
+    dirty: bool,
+    /// Sections asked for and not yet offered.
+    outstanding: [u32; 2],
+    /// When an offer was last asked for, if none came since.
+    demanded: Option<Instant>,
+    ssrcs: HashSet<u32>,
+}
+
+impl Negotiator {
+    pub fn new(local: Local, random: &mut dyn Random) -> Self {
+        Self {
+            local_ice: IceCredentials { ufrag: local.transport.ufrag(), pwd: random.word(24) },
+            cname: random.word(16),
+            session_id: u64::from(random.bits()) << 16 | 1,
+            local,
+            version: 0,
+            remote: None,
+            sections: Vec::new(),
+            publications: Vec::new(),
+            wanted: Vec::new(),
+            pending: None,
+            last_offer: 0,
+            answers: 0,
+            dirty: false,
+            outstanding: [0; 2],
+            demanded: None,
+            ssrcs: HashSet::new(),
+        }
+    }
+
+    /// The section a wanted track passes through.
+    pub fn mid_of(&self, track: TrackId) -> Option<Mid> {
+        let section = self.sections.iter().find(|s| s.attached.as_ref().is_some_and(|a| a.track == track))?;
+        Some(section.offered.mid)
+    }
+
+    /// Whether the client was asked for an offer that has not come yet.
+    pub fn is_waiting(&self) -> bool {
+        self.demanded.is_some()
+    }
+
+    /// Announces a track of the participant's own, before the offer that carries it.
+    pub fn publish(&mut self, publication: Publication) {
+        self.publications.push(publication);
+    }
+
+    /// Forgets an announced track; its section falls idle.
+    pub fn unpublish(&mut self, track: TrackId) {
+        self.publications.retain(|publication| publication.track != track);
+        for section in &mut self.sections {
+            if section.role == (Role::Receive { track }) {
+                section.role = Role::Idle;
+                self.dirty = true;
+            }
+        }
+    }
+
+    /// Says whether an announced track is muted.
+    pub fn mute(&mut self, track: TrackId, muted: bool) {
+        if let Some(publication) = self.publications.iter_mut().find(|p| p.track == track) {
+            self.dirty |= publication.muted != muted;
+            publication.muted = muted;
+        }
+    }
+
+    /// The participant shall receive this track.
+    pub fn want(&mut self, wanted: Wanted) {
+        if self.wanted.iter().all(|known| known.track != wanted.track) {
+            self.wanted.push(wanted);
+        }
+    }
+
+    /// The participant shall no longer receive this track. The shard stops at once, the client learns with its next offer.
+    pub fn unwant(&mut self, track: TrackId) {
+        self.wanted.retain(|wanted| wanted.track != track);
+        for section in &mut self.sections {
+            if section.attached.as_ref().is_some_and(|attached| attached.track == track) {
+                section.attached = None;
+                self.dirty = true;
+            }
+        }
+    }
+
+    /// Takes an offer.
+    ///
+    /// # Errors
+    /// [`OfferError`], the client's fault; nothing has changed then.
+    pub fn handle_offer(
+        &mut self,
+        id: u32,
+        sdp: &str,
+        random: &mut dyn Random,
+        out: &mut Vec<Action>,
+    ) -> Result<Taken, OfferError> {
+        if id != 0 && id <= self.last_offer {
+            return Ok(Taken::Stale);
+        }
+        let offer = Offer::parse(sdp)?;
+        self.check_continuity(&offer)?;
+        self.last_offer = id;
+        self.outstanding = [0; 2];
+        self.demanded = None;
+        if self.remote.as_ref().is_some_and(|(ice, _)| *ice != offer.ice) {
+            // An ICE restart changes both sides' credentials (RFC 8839 §4.4.1.1.1).
+            self.local_ice.pwd = random.word(24);
+        }
+        self.remote = Some((offer.ice, offer.fingerprint));
+        let mut events = Vec::new();
+        self.take_sections(offer.sections, &mut events);
+        self.bind_by_kind(&mut events);
+        self.mint_ssrcs(random);
+        self.attach_wanted(&mut events);
+        let version = self.apply(out);
+        self.pending = Some((id, version));
+        out.append(&mut events);
+        Ok(Taken::Accepted)
+    }
+
+    /// The shard has put a version into force.
+    pub fn handle_applied(&mut self, version: u32, out: &mut Vec<Action>) {
+        let Some((id, waits_for)) = self.pending else { return };
+        if version < waits_for {
+            return;
+        }
+        self.pending = None;
+        self.answers += 1;
+        let shared = answer::Shared {
+            session_id: self.session_id,
+            version: self.answers,
+            ice: &self.local_ice,
+            fingerprint: self.local.fingerprint,
+            candidates: &self.local.candidates,
+            cname: &self.cname,
+        };
+        let sdp = answer::write(&shared, &self.sections);
+        let mut mid_to_track_id = HashMap::new();
+        for section in &mut self.sections {
+            section.answered = section.attached.as_ref().map(|attached| attached.track);
+            if let Some(attached) = &section.attached {
+                mid_to_track_id.insert(section.offered.mid.as_str().to_owned(), attached.sid.clone());
+            }
+        }
+        out.push(Action::Answer { id, sdp, mid_to_track_id });
+    }
+
+    /// Brings the shard up to date and asks the client for what is missing. Called after every change.
+    pub fn poll(&mut self, now: Instant, out: &mut Vec<Action>) {
+        if self.dirty && self.remote.is_some() {
+            self.apply(out);
+        }
+        self.demand(now, out);
+    }
+
+    /// JSEP: sections stay in place; only a rejected one may be replaced (RFC 8829 §5.3.1).
+    fn check_continuity(&self, offer: &Offer) -> Result<(), OfferError> {
+        if offer.sections.len() < self.sections.len() {
+            return Err(OfferError::SectionChanged(offer.sections.len()));
+        }
+        for (index, (old, new)) in self.sections.iter().zip(&offer.sections).enumerate() {
+            let same = old.offered.mid == new.mid && old.offered.kind == new.kind;
+            if old.offered.usable && !same {
+                return Err(OfferError::SectionChanged(index));
+            }
+        }
+        Ok(())
+    }
+
+    fn take_sections(&mut self, offered: Vec<offer::OfferedSection>, events: &mut Vec<Action>) {
+        let mut old = std::mem::take(&mut self.sections).into_iter();
+        for new in offered {
+            let mut section = match old.next() {
+                Some(mut kept) if kept.offered.mid == new.mid => {
+                    kept.offered = new;
+                    kept
+                }
+                _ => Section::new(new),
+            };
+            if let Role::Receive { track } = section.role
+                && (!section.client_sends() || self.publications.iter().all(|p| p.track != track))
+            {
+                section.role = Role::Idle;
+                self.publications.retain(|publication| publication.track != track);
+                events.push(Action::Unbound { track });
+            }
+            if !section.client_receives() {
+                // A section the client takes back loses its track first; the track then looks for another.
+                section.attached = None;
+            }
+            match section.role {
+                Role::Receive { .. } => {}
+                _ if section.client_receives() => section.role = Role::Send,
+                _ => section.role = Role::Idle,
+            }
+            self.sections.push(section);
+        }
+        self.bind_by_cid(events);
+    }
+
+    fn unbound(&self, kind: MediaKind) -> Option<usize> {
+        (0..self.sections.len()).find(|i| {
+            self.sections
+                .get(*i)
+                .is_some_and(|s| s.role == Role::Idle && s.client_sends() && s.media() == Some(kind))
+        })
+    }
+
+    fn is_bound(&self, track: TrackId) -> bool {
+        self.sections.iter().any(|section| section.role == (Role::Receive { track }))
+    }
+
+    fn bind_by_cid(&mut self, events: &mut Vec<Action>) {
+        for index in 0..self.publications.len() {
+            let Some(publication) = self.publications.get(index) else { continue };
+            if self.is_bound(publication.track) {
+                continue;
+            }
+            let matching = self.sections.iter().position(|section| {
+                section.role == Role::Idle
+                    && section.client_sends()
+                    && section.media() == Some(publication.kind)
+                    && section.offered.msid_track.as_ref().is_some_and(|id| publication.cids.contains(id))
+            });
+            if let Some(section) = matching {
+                self.bind(section, index, events);
+            }
+        }
+    }
+
+    /// Clients that rename their tracks in SDP are matched by kind, in order of announcement.
+    fn bind_by_kind(&mut self, events: &mut Vec<Action>) {
+        for index in 0..self.publications.len() {
+            let Some(publication) = self.publications.get(index) else { continue };
+            if self.is_bound(publication.track) {
+                continue;
+            }
+            if let Some(section) = self.unbound(publication.kind) {
+                self.bind(section, index, events);
+            }
+        }
+    }
+
+    fn bind(&mut self, section: usize, publication: usize, events: &mut Vec<Action>) {
+        let (Some(section), Some(publication)) =
+            (self.sections.get_mut(section), self.publications.get(publication))
+        else {
+            return;
+        };
+        section.role = Role::Receive { track: publication.track };
+        section.opus_extra.clone_from(&publication.opus_extra);
+        events.push(Action::Bound {
+            track: publication.track,
+            mid: section.offered.mid,
+            layers: section.offered.rids.len().max(1),
+        });
+    }
+
+    fn mint_ssrcs(&mut self, random: &mut dyn Random) {
+        let theirs: HashSet<u32> = self
+            .sections
+            .iter()
+            .flat_map(|s| s.offered.ssrcs.iter())
+            .flat_map(|(primary, rtx)| std::iter::once(*primary).chain(*rtx))
+            .collect();
+        let ours = &mut self.ssrcs;
+        let mut mint = || loop {
+            let ssrc = random.bits();
+            if ssrc != 0 && !theirs.contains(&ssrc) && ours.insert(ssrc) {
+                return ssrc;
+            }
+        };
+        for section in &mut self.sections {
+            if section.role == Role::Send && section.ssrcs.is_none() {
+                let rtx = (section.media() == Some(MediaKind::Video)).then(&mut mint);
+                section.ssrcs = Some(Ssrcs { primary: mint(), rtx });
+            }
+        }
+    }
+
+    fn attach_wanted(&mut self, events: &mut Vec<Action>) {
+        for wanted in &self.wanted {
+            let there = |s: &Section| s.attached.as_ref().is_some_and(|a| a.track == wanted.track);
+            if self.sections.iter().any(there) {
+                continue;
+            }
+            let again = |s: &&mut Section| {
+                s.role == Role::Send && s.attached.is_none() && s.answered == Some(wanted.track)
+            };
+            let mut place = self.sections.iter_mut().find(again);
+            if place.is_none() {
+                place = self.sections.iter_mut().find(|s| s.is_free(wanted.kind));
+            }
+            if let Some(section) = place {
+                section.attached = Some(Attached {
+                    track: wanted.track,
+                    sid: wanted.sid.clone(),
+                    publisher_sid: wanted.publisher_sid.clone(),
+                });
+                events.push(Action::Attached { track: wanted.track, mid: section.offered.mid });
+            }
+        }
+    }
+
+    /// What header extension identifiers mean on this transport. A bundle has one map (RFC 8843 §9): a packet's section is
+    /// not known before its extensions are read.
+    fn bundle_extensions(&self) -> ExtensionMap {
+        let mut bundle = ExtensionMap::default();
+        for section in self.sections.iter().filter(|section| section.media().is_some()) {
+            for uri in ExtensionUri::ALL {
+                if let (Some(id), None) = (section.offered.extensions.id(uri), bundle.id(uri))
+                    && bundle.uri(id).is_none()
+                {
+                    bundle.set(uri, id);
+                }
+            }
+        }
+        bundle
+    }
+
+    fn apply(&mut self, out: &mut Vec<Action>) -> u32 {
+        self.dirty = false;
+        let Some((remote_ice, remote_fingerprint)) = self.remote.clone() else { return self.version };
+        self.version += 1;
+        let is_muted = |track| {
+            self.publications.iter().any(|publication| publication.track == track && publication.muted)
+        };
+        let bundle = self.bundle_extensions();
+        let receive = self.sections.iter().filter_map(|section| match section.role {
+            Role::Receive { track } => section.receive(is_muted(track), bundle),
+            _ => None,
+        });
+        out.push(Action::Apply(Box::new(TransportSpec {
+            id: self.local.transport,
+            version: self.version,
+            room: self.local.room,
+            local_ice: self.local_ice.clone(),
+            remote_ice,
+            remote_fingerprint,
+            dtls_role: DtlsRole::Server,
+            cname: self.cname.clone(),
+            receive: receive.collect(),
+            send: self.sections.iter().filter_map(Section::send).collect(),
+            data: self.sections.iter().any(|s| s.offered.usable && s.offered.kind == SectionKind::Data),
+        })));
+        self.version
+    }
+
+    /// Needed sections are those wanted, less those free, less those already asked for.
+    fn demand(&mut self, now: Instant, out: &mut Vec<Action>) {
+        if self.remote.is_none() {
+            return;
+        }
+        if self.demanded.is_some_and(|at| now.duration_since(at) > DEMAND_PATIENCE) {
+            self.demanded = None;
+            self.outstanding = [0; 2];
+        }
+        let mut unattached = false;
+        let mut needed = [0_u32; 2];
+        let mut room = SECTIONS_MAX.saturating_sub(self.sections.len()) as u32;
+        for (slot, kind) in [MediaKind::Audio, MediaKind::Video].into_iter().enumerate() {
+            let waiting =
+                self.wanted.iter().filter(|w| w.kind == kind && self.mid_of(w.track).is_none()).count()
+                    as u32;
+            let free = self.sections.iter().filter(|s| s.is_free(kind)).count() as u32;
+            let (Some(outstanding), Some(needed)) = (self.outstanding.get_mut(slot), needed.get_mut(slot))
+            else {
+                continue;
+            };
+            unattached |= waiting > 0 && free + *outstanding > 0;
+            // More sections do not help a client that cannot decode what we forward.
+            let incapable =
+                |s: &Section| s.offered.kind == SectionKind::Media(kind) && s.offered.payloads.is_empty();
+            if self.sections.iter().any(incapable) {
+                continue;
+            }
+            *needed = waiting.saturating_sub(free + *outstanding).min(room);
+            *outstanding += *needed;
+            room -= *needed;
+        }
+        let [audios, videos] = needed;
+        // With an answer on its way, what it will say is not stale yet.
+        let stale = self.pending.is_none() && self.sections.iter().any(Section::is_stale);
+        if audios + videos > 0 || ((unattached || stale) && self.demanded.is_none()) {
+            self.demanded = Some(now);
+            out.push(Action::Demand { audios, videos });
+        }
+    }
+}

@@ -1,0 +1,290 @@
+//! All rooms of this node: finding, making and ending them. Each room's state belongs to its own task.
+
+pub mod actor;
+mod data;
+pub mod join;
+pub mod participant;
+mod presence;
+mod publish;
+mod refresh;
+mod request;
+pub mod room;
+mod subscribe;
+#[cfg(test)]
+mod tests;
+pub mod track;
+
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use auralink_livekit::{DisconnectReason, ParticipantInfo, Room as RoomInfo};
+use auralink_proto::Command;
+use tokio::sync::{mpsc, oneshot};
+
+use crate::auth::Keys;
+use crate::config::Config;
+use crate::media::Media;
+use crate::telemetry::Telemetry;
+use actor::{Actor, Input, Outgoing};
+use join::JoinError;
+use participant::{JoinParams, ParticipantKey};
+use room::{Mint, RoomParams};
+
+/// Rooms a join may find ended before it gives up.
+const JOIN_TRIES: usize = 3;
+
+/// What a creator of a room may choose; zero means the configured default.
+#[derive(Clone, Debug, Default)]
+pub struct RoomChoice {
+    pub empty_timeout_s: u32,
+    pub departure_timeout_s: u32,
+    pub max_participants: u32,
+    pub metadata: String,
+}
+
+/// Why there is no room.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
+pub enum RoomError {
+    #[error("requested room does not exist")]
+    Absent,
+    #[error("this node has as many rooms as it may")]
+    TooMany,
+    #[error(transparent)]
+    Join(#[from] JoinError),
+}
+
+/// A participant's way into its room. Dropping it says that signalling ended.
+#[derive(Debug)]
+pub struct Session {
+    pub key: ParticipantKey,
+    inbox: mpsc::Sender<Input>,
+    pub outgoing: mpsc::Receiver<Outgoing>,
+}
+
+impl Session {
+    /// Passes a request on, waiting while the room is busy. False when the room is over.
+    pub async fn request(&self, request: auralink_livekit::SignalRequest) -> bool {
+        self.inbox.send(Input::Request(self.key, Box::new(request))).await.is_ok()
+    }
+}
+
+impl Drop for Session {
+    fn drop(&mut self) {
+        let (inbox, key) = (self.inbox.clone(), self.key);
+        if let Err(mpsc::error::TrySendError::Full(input)) = inbox.try_send(Input::SignalClosed(key))
+            && let Ok(runtime) = tokio::runtime::Handle::try_current()
+        {
+            runtime.spawn(async move { inbox.send(input).await });
+        }
+    }
+}
+
+struct Shared {
+    config: Config,
+    media: Media,
+    telemetry: Arc<Telemetry>,
+    node_sid: String,
+    next_key: AtomicU64,
+    /// Inbox of each room, by name.
+    rooms: Mutex<BTreeMap<String, mpsc::Sender<Input>>>,
+}
+
+/// All rooms. Cheap to clone.
+#[derive(Clone)]
+pub struct Rooms {
+    shared: Arc<Shared>,
+}
+
+impl Rooms {
+    pub fn new(config: Config, mut media: Media, telemetry: Arc<Telemetry>) -> Self {
+        let node_sid = media.sid("ND_");
+        let shared = Shared {
+            config,
+            media,
+            telemetry,
+            node_sid,
+            next_key: AtomicU64::new(1),
+            rooms: Mutex::default(),
+        };
+        Self { shared: Arc::new(shared) }
+    }
+
+    fn table(&self) -> MutexGuard<'_, BTreeMap<String, mpsc::Sender<Input>>> {
+        self.shared.rooms.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn find(&self, name: &str) -> Option<mpsc::Sender<Input>> {
+        self.table().get(name).filter(|inbox| !inbox.is_closed()).cloned()
+    }
+
+    /// Whether a room of that name exists.
+    pub fn exists(&self, name: &str) -> bool {
+        self.find(name).is_some()
+    }
+
+    fn find_or_create(&self, name: &str, choice: &RoomChoice) -> Result<mpsc::Sender<Input>, RoomError> {
+        let mut table = self.table();
+        if let Some(inbox) = table.get(name).filter(|inbox| !inbox.is_closed()) {
+            return Ok(inbox.clone());
+        }
+        if table.len() >= self.shared.config.room.rooms_max {
+            return Err(RoomError::TooMany);
+        }
+        let (inbox, receiver) = mpsc::channel(actor::INBOX_MAX);
+        let params = self.params(name, choice);
+        tracing::info!(room = %name, sid = %params.sid, "room started");
+        let actor = Actor::new(
+            params,
+            receiver,
+            inbox.downgrade(),
+            self.shared.media.clone(),
+            Arc::clone(&self.shared.telemetry),
+        );
+        table.insert(name.to_owned(), inbox.clone());
+        self.shared.telemetry.rooms.fetch_add(1, Ordering::Relaxed);
+        tokio::spawn(self.clone().supervise(name.to_owned(), inbox.downgrade(), actor));
+        Ok(inbox)
+    }
+
+    /// Runs a room and, whatever ends it, takes it off the table and turns late joins away.
+    async fn supervise(self, name: String, inbox: mpsc::WeakSender<Input>, actor: Actor) {
+        let ended = tokio::spawn(actor.run()).await;
+        {
+            let mut table = self.table();
+            let own = inbox.upgrade();
+            if table.get(&name).zip(own).is_some_and(|(listed, own)| listed.same_channel(&own)) {
+                table.remove(&name);
+            } else {
+                table.retain(|listed, inbox| *listed != name || !inbox.is_closed());
+            }
+        }
+        self.shared.telemetry.rooms.fetch_sub(1, Ordering::Relaxed);
+        match ended {
+            Ok(mut late) => {
+                late.close();
+                while let Ok(input) = late.try_recv() {
+                    if let Input::Join { reply, .. } = input {
+                        let _ = reply.send(Err(JoinError::Ended));
+                    }
+                }
+                tracing::info!(room = %name, "room ended");
+            }
+            Err(error) => {
+                tracing::error!(room = %name, %error, "room failed");
+                let media = &self.shared.media;
+                for transport in media.forget_orphans() {
+                    // A stopped shard has nothing to remove.
+                    let _ = media.send(transport.shard(), Command::RemoveTransport(transport)).await;
+                }
+            }
+        }
+    }
+
+    fn params(&self, name: &str, choice: &RoomChoice) -> RoomParams {
+        let config = &self.shared.config;
+        let or = |chosen: u32, default: u32| if chosen == 0 { default } else { chosen };
+        let mut media = self.shared.media.clone();
+        RoomParams {
+            id: media.place_room(),
+            sid: media.sid("RM_"),
+            name: name.to_owned(),
+            metadata: choice.metadata.clone(),
+            empty_timeout_s: or(choice.empty_timeout_s, config.room.empty_timeout),
+            departure_timeout_s: or(choice.departure_timeout_s, config.room.departure_timeout),
+            max_participants: or(choice.max_participants, config.room.max_participants),
+            created_unix_ms: actor::unix_ms(),
+            region: config.region.clone(),
+            node_sid: self.shared.node_sid.clone(),
+            limit: config.limit.clone(),
+            keys: Keys::new(config.keys.clone()),
+        }
+    }
+
+    /// Joins a room, creating it if `create` allows.
+    ///
+    /// # Errors
+    /// [`RoomError`]
+    pub async fn join(
+        &self,
+        name: &str,
+        params: JoinParams,
+        create: Option<&RoomChoice>,
+    ) -> Result<Session, RoomError> {
+        for _ in 0..JOIN_TRIES {
+            let inbox = match create {
+                Some(choice) => self.find_or_create(name, choice)?,
+                None => self.find(name).ok_or(RoomError::Absent)?,
+            };
+            let key = ParticipantKey(self.shared.next_key.fetch_add(1, Ordering::Relaxed));
+            let (socket, outgoing) = mpsc::channel(self.shared.config.limit.signal_queue_max.max(1));
+            let (reply, joined) = oneshot::channel();
+            let params = Box::new(params.clone());
+            if inbox.send(Input::Join { key, params, socket, reply }).await.is_err() {
+                continue;
+            }
+            match joined.await {
+                Ok(Ok(())) => return Ok(Session { key, inbox, outgoing }),
+                Ok(Err(JoinError::Ended)) | Err(_) => {}
+                Ok(Err(error)) => return Err(error.into()),
+            }
+        }
+        Err(JoinError::Ended.into())
+    }
+
+    /// Creates a room, or returns the one there is.
+    ///
+    /// # Errors
+    /// [`RoomError`]
+    pub async fn create(&self, name: &str, choice: &RoomChoice) -> Result<RoomInfo, RoomError> {
+        for _ in 0..JOIN_TRIES {
+            let inbox = self.find_or_create(name, choice)?;
+            if let Some(info) = ask(&inbox, Input::Describe).await {
+                return Ok(info);
+            }
+        }
+        Err(JoinError::Ended.into())
+    }
+
+    /// Rooms by name, or all of them when none is named.
+    pub async fn list(&self, names: &[String]) -> Vec<RoomInfo> {
+        let inboxes: Vec<_> = {
+            let table = self.table();
+            let named = |name: &String| names.is_empty() || names.contains(name);
+            table.iter().filter(|(name, _)| named(name)).map(|(_, inbox)| inbox.clone()).collect()
+        };
+        let mut rooms = Vec::with_capacity(inboxes.len());
+        for inbox in inboxes {
+            rooms.extend(ask(&inbox, Input::Describe).await);
+        }
+        rooms
+    }
+
+    /// Participants of a room; `None` when there is no such room.
+    pub async fn participants(&self, name: &str) -> Option<Vec<ParticipantInfo>> {
+        ask(&self.find(name)?, Input::Participants).await
+    }
+
+    /// Ends a room for everybody in it. False when there is none.
+    pub async fn end(&self, name: &str, reason: DisconnectReason) -> bool {
+        let Some(inbox) = self.find(name) else { return false };
+        ask(&inbox, |reply| Input::End(reason, reply)).await.is_some()
+    }
+
+    /// Ends every room; for shutting down.
+    pub async fn end_all(&self) {
+        let names: Vec<String> = self.table().keys().cloned().collect();
+        for name in names {
+            self.end(&name, DisconnectReason::ServerShutdown).await;
+        }
+    }
+}
+
+async fn ask<T>(
+    inbox: &mpsc::Sender<Input>,
+    question: impl FnOnce(oneshot::Sender<T>) -> Input,
+) -> Option<T> {
+    let (reply, answer) = oneshot::channel();
+    inbox.send(question(reply)).await.ok()?;
+    answer.await.ok()
+}

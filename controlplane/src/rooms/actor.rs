@@ -1,0 +1,191 @@
+//! The task that owns a room: takes inputs one at a time, lets the room decide, and carries out what it decided.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use auralink_livekit::{DisconnectReason, ParticipantInfo, Room as RoomInfo, SignalRequest, SignalResponse};
+use auralink_proto::Event;
+use tokio::sync::{mpsc, oneshot};
+
+use super::join::JoinError;
+use super::participant::{JoinParams, ParticipantKey};
+use super::room::{Output, Room, RoomParams, Turn};
+use crate::media::Media;
+use crate::telemetry::{Telemetry, count};
+
+/// Inputs waiting for one room. Sockets wait when it is full; media events that repeat are dropped.
+pub const INBOX_MAX: usize = 8_192;
+/// How often a room looks at its clocks.
+const TICK: Duration = Duration::from_secs(1);
+
+/// What a socket is given to send.
+#[derive(Clone, Debug)]
+pub enum Outgoing {
+    Message(Arc<SignalResponse>),
+    /// Nothing follows; close.
+    Close,
+}
+
+/// What a room is given.
+#[derive(Debug)]
+pub enum Input {
+    Join {
+        key: ParticipantKey,
+        params: Box<JoinParams>,
+        socket: mpsc::Sender<Outgoing>,
+        reply: oneshot::Sender<Result<(), JoinError>>,
+    },
+    Request(ParticipantKey, Box<SignalRequest>),
+    SignalClosed(ParticipantKey),
+    Event(Event),
+    Describe(oneshot::Sender<RoomInfo>),
+    Participants(oneshot::Sender<Vec<ParticipantInfo>>),
+    /// End the room; answered when everybody has been told.
+    End(DisconnectReason, oneshot::Sender<()>),
+}
+
+/// A running room.
+pub struct Actor {
+    room: Room,
+    inbox: mpsc::Receiver<Input>,
+    own: mpsc::WeakSender<Input>,
+    sockets: HashMap<ParticipantKey, mpsc::Sender<Outgoing>>,
+    media: Media,
+    telemetry: Arc<Telemetry>,
+    out: Vec<Output>,
+}
+
+/// Milliseconds since 1970.
+pub fn unix_ms() -> i64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis() as i64)
+}
+
+impl Actor {
+    pub fn new(
+        params: RoomParams,
+        inbox: mpsc::Receiver<Input>,
+        own: mpsc::WeakSender<Input>,
+        media: Media,
+        telemetry: Arc<Telemetry>,
+    ) -> Self {
+        let mut out = Vec::new();
+        let mut mint = media.clone();
+        let mut turn = Turn {
+            now: Instant::now(),
+            unix_ms: unix_ms(),
+            mint: &mut mint,
+            telemetry: &telemetry,
+            out: &mut out,
+        };
+        let room = Room::new(params, &mut turn);
+        Self { room, inbox, own, sockets: HashMap::new(), media, telemetry, out }
+    }
+
+    /// Runs until the room is over; the inbox is handed back so that late joins can be refused.
+    pub async fn run(mut self) -> mpsc::Receiver<Input> {
+        let mut tick = tokio::time::interval(TICK);
+        tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        loop {
+            tokio::select! {
+                input = self.inbox.recv() => match input {
+                    Some(input) => self.take(input),
+                    None => break,
+                },
+                _ = tick.tick() => self.turn(|room, turn| room.handle_tick(turn)),
+            }
+            self.carry_out().await;
+            if self.room.is_over(Instant::now()) {
+                break;
+            }
+        }
+        self.inbox
+    }
+
+    fn turn<T>(&mut self, act: impl FnOnce(&mut Room, &mut Turn<'_>) -> T) -> T {
+        let mut mint = self.media.clone();
+        let mut turn = Turn {
+            now: Instant::now(),
+            unix_ms: unix_ms(),
+            mint: &mut mint,
+            telemetry: &self.telemetry,
+            out: &mut self.out,
+        };
+        act(&mut self.room, &mut turn)
+    }
+
+    fn take(&mut self, input: Input) {
+        match input {
+            Input::Join { key, params, socket, reply } => {
+                self.sockets.insert(key, socket);
+                let joined = self.turn(|room, turn| room.handle_join(key, *params, turn));
+                if joined.is_err() {
+                    self.sockets.remove(&key);
+                }
+                let admitted = joined.is_ok();
+                if reply.send(joined).is_err() && admitted {
+                    self.turn(|room, turn| room.handle_signal_closed(key, turn));
+                }
+            }
+            Input::Request(key, request) => {
+                self.turn(|room, turn| room.handle_request(key, *request, turn));
+            }
+            Input::SignalClosed(key) => {
+                self.sockets.remove(&key);
+                self.turn(|room, turn| room.handle_signal_closed(key, turn));
+            }
+            Input::Event(event) => self.turn(|room, turn| room.handle_event(event, turn)),
+            // Whoever asked may have gone.
+            Input::Describe(reply) => drop(reply.send(self.room.info())),
+            Input::Participants(reply) => drop(reply.send(self.room.participant_infos())),
+            Input::End(reason, reply) => {
+                self.turn(|room, turn| room.close(reason, turn));
+                let _ = reply.send(());
+            }
+        }
+    }
+
+    async fn carry_out(&mut self) {
+        // Sockets found closed make more to carry out; each is found once.
+        while !self.out.is_empty() {
+            let mut lost = Vec::new();
+            for output in std::mem::take(&mut self.out) {
+                match output {
+                    Output::Command(shard, command) => {
+                        if self.media.send(shard, command).await.is_err() {
+                            tracing::warn!(?shard, "a shard has stopped");
+                        }
+                    }
+                    Output::Signal(to, message) => {
+                        for key in to {
+                            self.send(key, Outgoing::Message(Arc::clone(&message)), &mut lost);
+                        }
+                    }
+                    Output::Close(key) => {
+                        self.send(key, Outgoing::Close, &mut lost);
+                        self.sockets.remove(&key);
+                    }
+                    Output::RouteTransport(id, on) => {
+                        self.media.route_transport(id, on.then(|| self.own.clone()));
+                    }
+                    Output::RouteTrack(id, on) => self.media.route_track(id, on.then(|| self.own.clone())),
+                }
+            }
+            for key in lost {
+                self.turn(|room, turn| room.handle_signal_closed(key, turn));
+            }
+        }
+    }
+
+    /// Queues a message. A client that does not read, or is gone, loses its socket and stands in `lost`.
+    fn send(&mut self, key: ParticipantKey, outgoing: Outgoing, lost: &mut Vec<ParticipantKey>) {
+        let Some(socket) = self.sockets.get(&key) else { return };
+        let Err(error) = socket.try_send(outgoing) else { return };
+        if matches!(error, mpsc::error::TrySendError::Full(_)) {
+            count(&self.telemetry.counters.signal_overflows);
+            tracing::debug!(?key, "a client does not read its signalling; closing it");
+        }
+        self.sockets.remove(&key);
+        lost.push(key);
+    }
+}

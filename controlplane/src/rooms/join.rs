@@ -1,0 +1,173 @@
+//! Joining: admission, the join response, and what an embedded offer starts.
+
+use std::sync::atomic::Ordering;
+
+use auralink_livekit::{
+    Codec, DisconnectReason, JoinResponse, ServerInfo, leave_request, participant_info, server_info,
+    signal_response,
+};
+
+use super::participant::{JoinParams, Participant, ParticipantKey};
+use super::room::{Output, Room, Turn};
+use crate::negotiator::{Local, Negotiator};
+use crate::telemetry::count;
+
+/// Version of LiveKit's signalling protocol spoken.
+const PROTOCOL: i32 = 17;
+/// The LiveKit server whose behaviour this is: clients decide by it what they may use (data streams want more than 1.8.2).
+/// Our own version stands in `debug_info`.
+const LIVEKIT_VERSION: &str = "1.13.5";
+/// Seconds between a client's pings, and until it gives up without a pong.
+pub const PING_INTERVAL_S: i32 = 5;
+pub const PING_TIMEOUT_S: i32 = 15;
+
+/// Why a room turned a participant away.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
+pub enum JoinError {
+    #[error("room is full")]
+    Full,
+    /// The room ended meanwhile; asking again makes a new one.
+    #[error("room has ended")]
+    Ended,
+}
+
+/// Codecs a client may publish, as told on joining.
+pub fn publish_codecs() -> Vec<Codec> {
+    ["video/VP8", "audio/opus"].map(|mime| Codec { mime: mime.into(), fmtp_line: String::new() }).into()
+}
+
+/// What clients are told of this server.
+pub fn server_info(region: &str, node_sid: &str) -> ServerInfo {
+    ServerInfo {
+        edition: server_info::Edition::Standard.into(),
+        version: LIVEKIT_VERSION.into(),
+        protocol: PROTOCOL,
+        region: region.into(),
+        node_id: node_sid.into(),
+        debug_info: concat!("AuraLink ", env!("CARGO_PKG_VERSION")).into(),
+        agent_protocol: 1,
+    }
+}
+
+impl Room {
+    /// Admits a participant, in place of one with the same identity.
+    ///
+    /// # Errors
+    /// [`JoinError`]
+    pub fn handle_join(
+        &mut self,
+        key: ParticipantKey,
+        params: JoinParams,
+        turn: &mut Turn<'_>,
+    ) -> Result<(), JoinError> {
+        let twin = self.participants.values().find(|p| p.identity == params.identity).map(|p| p.key);
+        let present = self.participants.len() - usize::from(twin.is_some());
+        if self.params.max_participants > 0 && present >= self.params.max_participants as usize {
+            return Err(JoinError::Full);
+        }
+        if let Some(twin) = twin {
+            self.remove(twin, DisconnectReason::DuplicateIdentity, leave_request::Action::Disconnect, turn);
+        }
+        let (add_tracks, offer) = (params.add_tracks.clone(), params.offer.clone());
+        let participant = self.new_participant(key, params, turn);
+        tracing::info!(
+            room = %self.params.name,
+            participant = %participant.sid,
+            sdk = participant.client.sdk,
+            "participant joined"
+        );
+        turn.telemetry.participants.fetch_add(1, Ordering::Relaxed);
+        count(&turn.telemetry.counters.joins);
+        turn.out.push(Output::RouteTransport(participant.transport, true));
+        self.by_transport.insert(participant.transport, key);
+        self.participants.insert(key, participant);
+        self.joined();
+        self.greet(key, turn);
+        self.refresh_token(key, turn);
+        self.announce_join(key, turn);
+        self.subscribe_to_all(key);
+        for request in add_tracks {
+            self.add_track(key, request, turn);
+        }
+        if let Some(offer) = offer {
+            self.handle_offer(key, &offer, turn);
+        }
+        self.touched.insert(key);
+        self.settle(turn);
+        Ok(())
+    }
+
+    fn new_participant(
+        &mut self,
+        key: ParticipantKey,
+        params: JoinParams,
+        turn: &mut Turn<'_>,
+    ) -> Participant {
+        let transport = turn.mint.transport(self.params.id, self.ordinal);
+        self.ordinal += 1;
+        let local = Local {
+            transport,
+            room: self.params.id,
+            fingerprint: turn.mint.fingerprint(),
+            candidates: turn.mint.candidates(transport.shard()),
+        };
+        Participant {
+            key,
+            sid: turn.mint.sid("PA_"),
+            identity: params.identity,
+            name: params.name,
+            metadata: params.metadata,
+            attributes: params.attributes,
+            grant: params.grant,
+            kind: params.kind,
+            client: params.client,
+            settings: params.settings,
+            state: participant_info::State::Joined,
+            version: 1,
+            joined_unix_ms: turn.unix_ms,
+            joined: turn.now,
+            token_expiry_s: params.token_expiry_s,
+            refreshed: turn.now,
+            transport,
+            negotiator: Negotiator::new(local, turn.mint),
+            connected: false,
+            signal_closed: None,
+            tracks: Vec::new(),
+            subscriptions: Default::default(),
+            track_settings: Default::default(),
+            permission: None,
+        }
+    }
+
+    /// The join response, first of all messages.
+    #[allow(deprecated, reason = "older clients read the deprecated fields")]
+    fn greet(&self, key: ParticipantKey, turn: &mut Turn<'_>) {
+        let Some(participant) = self.participants.get(&key) else { return };
+        let others = self.participants.values().filter(|p| p.key != key && p.is_visible());
+        let server = server_info(&self.params.region, &self.params.node_sid);
+        let response = JoinResponse {
+            room: Some(self.info()),
+            participant: Some(participant.info()),
+            other_participants: others.map(Participant::info).collect(),
+            server_version: server.version.clone(),
+            server_region: server.region.clone(),
+            ice_servers: Vec::new(),
+            subscriber_primary: false,
+            client_configuration: None,
+            ping_timeout: PING_TIMEOUT_S,
+            ping_interval: PING_INTERVAL_S,
+            server_info: Some(server),
+            sif_trailer: self.sif_trailer.clone(),
+            enabled_publish_codecs: publish_codecs(),
+            fast_publish: participant.grant.may_publish(),
+            ..JoinResponse::default()
+        };
+        turn.signal(key, signal_response::Message::Join(response));
+    }
+
+    fn announce_join(&self, key: ParticipantKey, turn: &mut Turn<'_>) {
+        let Some(participant) = self.participants.get(&key).filter(|p| p.is_visible()) else { return };
+        let update = auralink_livekit::ParticipantUpdate { participants: vec![participant.info()] };
+        turn.signal_all(self.others(key), signal_response::Message::Update(update));
+    }
+}

@@ -1,0 +1,417 @@
+//! The state of one room, without I/O: messages, media events and time in; messages and commands out.
+//!
+//! One actor owns each room (see `actor`), so nothing here locks or waits.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use auralink_livekit::{
+    DisconnectReason, LeaveRequest, ParticipantInfo, ParticipantUpdate, Room as RoomInfo, RoomUpdate,
+    SignalResponse, leave_request, participant_info, signal_response,
+};
+use auralink_proto::{
+    Candidate, CloseReason, Command, Event, Fingerprint, MediaKind, Mid, RoomId, ShardId, TrackId,
+    TransportId,
+};
+
+use super::participant::{Participant, ParticipantKey};
+use crate::auth::Keys;
+use crate::config::Limit;
+use crate::negotiator::{Action, Random};
+use crate::telemetry::Telemetry;
+
+/// A participant whose transport is not up by then is removed.
+const ACTIVE_BY: Duration = Duration::from_secs(60);
+/// How long a participant without signalling and without transport is kept.
+const CLEANUP_AFTER: Duration = Duration::from_secs(5);
+/// Room updates go out at most this often.
+const ROOM_UPDATE_EVERY: Duration = Duration::from_secs(5);
+/// Connection quality is told this often.
+const QUALITY_EVERY: Duration = Duration::from_secs(5);
+
+/// Names and numbers given by the data plane, and randomness.
+pub trait Mint: Random {
+    fn transport(&mut self, room: RoomId, ordinal: usize) -> TransportId;
+    fn track(&mut self, transport: TransportId) -> TrackId;
+    fn candidates(&self, shard: ShardId) -> Vec<Candidate>;
+    fn fingerprint(&self) -> Fingerprint;
+
+    /// A public identifier such as `PA_…`.
+    fn sid(&mut self, prefix: &str) -> String {
+        format!("{prefix}{}", self.word(12))
+    }
+}
+
+/// What a room wants done, in order.
+#[derive(Clone, Debug)]
+pub enum Output {
+    /// To a shard.
+    Command(ShardId, Command),
+    /// To participants' signalling.
+    Signal(Vec<ParticipantKey>, Arc<SignalResponse>),
+    /// Close a participant's signalling connection once what was sent before is out.
+    Close(ParticipantKey),
+    /// Events of this transport belong to this room from now on, or no longer.
+    RouteTransport(TransportId, bool),
+    /// Events of this track belong to this room from now on, or no longer.
+    RouteTrack(TrackId, bool),
+}
+
+/// Everything one turn of a room may use.
+pub struct Turn<'a> {
+    pub now: Instant,
+    pub unix_ms: i64,
+    pub mint: &'a mut dyn Mint,
+    pub telemetry: &'a Telemetry,
+    pub out: &'a mut Vec<Output>,
+}
+
+impl Turn<'_> {
+    /// Sends one message to one participant.
+    pub fn signal(&mut self, to: ParticipantKey, message: signal_response::Message) {
+        self.signal_all(vec![to], message);
+    }
+
+    /// Sends one message to several participants.
+    pub fn signal_all(&mut self, to: Vec<ParticipantKey>, message: signal_response::Message) {
+        if !to.is_empty() {
+            self.out.push(Output::Signal(to, Arc::new(SignalResponse { message: Some(message) })));
+        }
+    }
+}
+
+/// What a room is created with.
+#[derive(Clone, Debug)]
+pub struct RoomParams {
+    pub id: RoomId,
+    pub sid: String,
+    pub name: String,
+    pub metadata: String,
+    pub empty_timeout_s: u32,
+    pub departure_timeout_s: u32,
+    /// 0 for no limit.
+    pub max_participants: u32,
+    pub created_unix_ms: i64,
+    pub region: String,
+    pub node_sid: String,
+    pub limit: Limit,
+    /// The first signs fresh tokens.
+    pub keys: Keys,
+}
+
+/// A room.
+#[derive(Debug)]
+pub struct Room {
+    pub(super) params: RoomParams,
+    pub(super) participants: BTreeMap<ParticipantKey, Participant>,
+    pub(super) by_transport: HashMap<TransportId, ParticipantKey>,
+    pub(super) sif_trailer: Vec<u8>,
+    /// Transports placed so far.
+    pub(super) ordinal: usize,
+    /// Participants whose negotiators changed in this turn.
+    pub(super) touched: BTreeSet<ParticipantKey>,
+    /// Since when nobody is in it, and how long that may last.
+    idle: Option<(Instant, Duration)>,
+    room_changed: bool,
+    room_told: Option<Instant>,
+    quality_told: Instant,
+}
+
+impl Room {
+    pub fn new(params: RoomParams, turn: &mut Turn<'_>) -> Self {
+        let empty = Duration::from_secs(params.empty_timeout_s.into());
+        Self {
+            sif_trailer: turn.mint.word(16).into_bytes(),
+            params,
+            participants: BTreeMap::new(),
+            by_transport: HashMap::new(),
+            ordinal: 0,
+            touched: BTreeSet::new(),
+            idle: Some((turn.now, empty)),
+            room_changed: false,
+            room_told: None,
+            quality_told: turn.now,
+        }
+    }
+
+    /// What clients and server APIs are told of the room.
+    pub fn info(&self) -> RoomInfo {
+        let visible = self.participants.values().filter(|p| p.is_visible());
+        let publishers = visible.clone().filter(|p| p.tracks.iter().any(|track| track.live)).count();
+        RoomInfo {
+            sid: self.params.sid.clone(),
+            name: self.params.name.clone(),
+            empty_timeout: self.params.empty_timeout_s,
+            departure_timeout: self.params.departure_timeout_s,
+            max_participants: self.params.max_participants,
+            creation_time: self.params.created_unix_ms / 1_000,
+            creation_time_ms: self.params.created_unix_ms,
+            enabled_codecs: super::join::publish_codecs(),
+            metadata: self.params.metadata.clone(),
+            num_participants: visible.count() as u32,
+            num_publishers: publishers as u32,
+            active_recording: self.participants.values().any(|p| p.grant.recorder),
+            ..RoomInfo::default()
+        }
+    }
+
+    /// What server APIs are told of the participants.
+    pub fn participant_infos(&self) -> Vec<ParticipantInfo> {
+        self.participants.values().map(Participant::info).collect()
+    }
+
+    /// Whether the room has outlived its time-outs.
+    pub fn is_over(&self, now: Instant) -> bool {
+        self.idle.is_some_and(|(since, patience)| now.duration_since(since) >= patience)
+    }
+
+    pub(super) fn others(&self, key: ParticipantKey) -> Vec<ParticipantKey> {
+        self.participants.keys().copied().filter(|other| *other != key).collect()
+    }
+
+    pub(super) fn joined(&mut self) {
+        self.idle = None;
+        self.room_changed = true;
+    }
+
+    /// Something the data plane reports.
+    pub fn handle_event(&mut self, event: Event, turn: &mut Turn<'_>) {
+        match event {
+            Event::TransportApplied { transport, version } => {
+                if let Some(key) = self.by_transport.get(&transport).copied() {
+                    let mut actions = Vec::new();
+                    if let Some(participant) = self.participants.get_mut(&key) {
+                        participant.negotiator.handle_applied(version, &mut actions);
+                    }
+                    self.act(key, actions, turn);
+                    self.touched.insert(key);
+                }
+            }
+            Event::TransportConnected { transport } => self.transport_connected(transport, turn),
+            Event::TransportClosed { transport, reason } => {
+                tracing::debug!(room = %self.params.name, %transport, ?reason, "transport closed");
+                self.transport_closed(transport, reason, turn);
+            }
+            Event::TrackLive { track } => self.track_live(track, turn),
+            Event::Data { transport, channel, payload } => {
+                self.route_data(transport, channel, &payload, turn)
+            }
+            Event::Levels { levels } => self.tell_levels(&levels, turn),
+            Event::DataOpen { .. } | Event::Stats { .. } => {}
+        }
+        self.settle(turn);
+    }
+
+    fn transport_connected(&mut self, transport: TransportId, turn: &mut Turn<'_>) {
+        let Some(key) = self.by_transport.get(&transport).copied() else { return };
+        let Some(participant) = self.participants.get_mut(&key) else { return };
+        participant.connected = true;
+        if participant.state != participant_info::State::Active {
+            participant.state = participant_info::State::Active;
+            self.announce(key, turn);
+        }
+    }
+
+    fn transport_closed(&mut self, transport: TransportId, reason: CloseReason, turn: &mut Turn<'_>) {
+        let Some(key) = self.by_transport.remove(&transport) else { return };
+        let Some(participant) = self.participants.get_mut(&key) else { return };
+        participant.connected = false;
+        turn.out.push(Output::RouteTransport(transport, false));
+        if participant.signal_closed.is_none() {
+            // Its signalling lives: it shall come back with a new connection at once, unless that would end the same way.
+            let action = match reason {
+                CloseReason::SpecRefused => leave_request::Action::Disconnect,
+                _ => leave_request::Action::Reconnect,
+            };
+            self.remove(key, DisconnectReason::MediaFailure, action, turn);
+        }
+    }
+
+    /// A participant's signalling connection ended.
+    pub fn handle_signal_closed(&mut self, key: ParticipantKey, turn: &mut Turn<'_>) {
+        let Some(participant) = self.participants.get_mut(&key) else { return };
+        participant.signal_closed.get_or_insert(turn.now);
+        if participant.state != participant_info::State::Active {
+            // It never got as far as media, so nothing will tell us when it is gone.
+            self.remove(key, DisconnectReason::SignalClose, leave_request::Action::Disconnect, turn);
+        }
+        self.settle(turn);
+    }
+
+    /// Tells everybody who may know about a participant's present state.
+    pub(super) fn announce(&mut self, key: ParticipantKey, turn: &mut Turn<'_>) {
+        let Some(participant) = self.participants.get_mut(&key) else { return };
+        participant.version += 1;
+        let info = participant.info();
+        let to =
+            if participant.is_visible() { self.participants.keys().copied().collect() } else { vec![key] };
+        let update = ParticipantUpdate { participants: vec![info] };
+        turn.signal_all(to, signal_response::Message::Update(update));
+    }
+
+    /// Takes a participant out of the room: tells it why, tells the others, and forgets its transport.
+    pub fn remove(
+        &mut self,
+        key: ParticipantKey,
+        reason: DisconnectReason,
+        action: leave_request::Action,
+        turn: &mut Turn<'_>,
+    ) {
+        let Some(mut participant) = self.participants.remove(&key) else { return };
+        tracing::info!(room = %self.params.name, participant = %participant.sid, ?reason, "participant left");
+        turn.telemetry.participants.fetch_sub(1, std::sync::atomic::Ordering::Relaxed);
+        if participant.signal_closed.is_none() {
+            turn.signal(key, signal_response::Message::Leave(leave(reason, action)));
+        }
+        turn.out.push(Output::Close(key));
+        for track in &participant.tracks {
+            for other in self.participants.values_mut() {
+                other.negotiator.unwant(track.id);
+                other.subscriptions.remove(&track.info.sid);
+                other.track_settings.remove(&track.info.sid);
+                self.touched.insert(other.key);
+            }
+            turn.out.push(Output::RouteTrack(track.id, false));
+        }
+        self.by_transport.remove(&participant.transport);
+        let shard = participant.transport.shard();
+        turn.out.push(Output::Command(shard, Command::RemoveTransport(participant.transport)));
+        turn.out.push(Output::RouteTransport(participant.transport, false));
+        participant.state = participant_info::State::Disconnected;
+        participant.version += 1;
+        let mut info = participant.info();
+        info.tracks.clear();
+        info.disconnect_reason = reason.into();
+        if participant.is_visible() {
+            let update = ParticipantUpdate { participants: vec![info] };
+            turn.signal_all(self.others(key), signal_response::Message::Update(update));
+        }
+        self.touched.remove(&key);
+        self.room_changed = true;
+        if self.participants.is_empty() {
+            self.idle = Some((turn.now, Duration::from_secs(self.params.departure_timeout_s.into())));
+        }
+    }
+
+    /// Ends the room for everybody.
+    pub fn close(&mut self, reason: DisconnectReason, turn: &mut Turn<'_>) {
+        let everybody: Vec<ParticipantKey> = self.participants.keys().copied().collect();
+        for key in everybody {
+            self.remove(key, reason, leave_request::Action::Disconnect, turn);
+        }
+        self.idle = Some((turn.now, Duration::ZERO));
+    }
+
+    /// Time passes; called about once a second.
+    pub fn handle_tick(&mut self, turn: &mut Turn<'_>) {
+        let now = turn.now;
+        let mut gone = Vec::new();
+        for participant in self.participants.values() {
+            let late = participant.state != participant_info::State::Active
+                && now.duration_since(participant.joined) > ACTIVE_BY;
+            let vanished = !participant.connected
+                && participant.signal_closed.is_some_and(|at| now.duration_since(at) > CLEANUP_AFTER);
+            if late {
+                gone.push((participant.key, DisconnectReason::ConnectionTimeout));
+            } else if vanished {
+                gone.push((participant.key, DisconnectReason::SignalClose));
+            }
+        }
+        for (key, reason) in gone {
+            self.remove(key, reason, leave_request::Action::Disconnect, turn);
+        }
+        if self.room_changed && self.room_told.is_none_or(|at| now.duration_since(at) >= ROOM_UPDATE_EVERY) {
+            self.room_changed = false;
+            self.room_told = Some(now);
+            let update = RoomUpdate { room: Some(self.info()) };
+            turn.signal_all(
+                self.participants.keys().copied().collect(),
+                signal_response::Message::RoomUpdate(update),
+            );
+        }
+        if now.duration_since(self.quality_told) >= QUALITY_EVERY {
+            self.quality_told = now;
+            self.tell_quality(turn);
+        }
+        self.refresh_tokens(turn);
+        // Only a demand that brought no offer needs the clock.
+        let waiting = self.participants.values().filter(|p| p.negotiator.is_waiting());
+        self.touched.extend(waiting.map(|p| p.key));
+        self.settle(turn);
+    }
+
+    /// Lets every negotiator touched in this turn speak.
+    pub(super) fn settle(&mut self, turn: &mut Turn<'_>) {
+        while let Some(key) = self.touched.pop_first() {
+            let mut actions = Vec::new();
+            if let Some(participant) = self.participants.get_mut(&key) {
+                participant.negotiator.poll(turn.now, &mut actions);
+            }
+            self.act(key, actions, turn);
+        }
+    }
+
+    /// Carries out what a negotiator decided.
+    pub(super) fn act(&mut self, key: ParticipantKey, actions: Vec<Action>, turn: &mut Turn<'_>) {
+        use auralink_livekit::{MediaSectionsRequirement, SessionDescription};
+        for action in actions {
+            match action {
+                Action::Apply(spec) => {
+                    turn.out.push(Output::Command(spec.id.shard(), Command::ApplyTransport(spec)));
+                }
+                Action::Answer { id, sdp, mid_to_track_id } => {
+                    let answer = SessionDescription { r#type: "answer".into(), sdp, id, mid_to_track_id };
+                    turn.signal(key, signal_response::Message::Answer(answer));
+                }
+                Action::Demand { audios, videos } => {
+                    let demand = MediaSectionsRequirement { num_audios: audios, num_videos: videos };
+                    turn.signal(key, signal_response::Message::MediaSectionsRequirement(demand));
+                }
+                Action::Bound { track, mid, layers } => self.track_bound(key, track, mid, layers),
+                Action::Unbound { track } => self.drop_track(key, track, turn),
+                Action::Attached { track, mid } => self.track_attached(key, track, mid, turn),
+            }
+        }
+    }
+
+    fn track_bound(&mut self, key: ParticipantKey, track: TrackId, mid: Mid, layers: usize) {
+        let participant = self.participants.get_mut(&key);
+        let Some(track) = participant.and_then(|p| p.tracks.iter_mut().find(|t| t.id == track)) else {
+            return;
+        };
+        track.layers = layers;
+        mid.as_str().clone_into(&mut track.info.mid);
+        for codec in &mut track.info.codecs {
+            mid.as_str().clone_into(&mut codec.mid);
+        }
+    }
+
+    /// A track by its identifier, with its publisher.
+    pub(super) fn find_track(&self, id: TrackId) -> Option<(&Participant, &super::track::Track)> {
+        self.participants.values().find_map(|p| p.tracks.iter().find(|t| t.id == id).map(|t| (p, t)))
+    }
+
+    /// A track by its public identifier, with its publisher.
+    pub(super) fn find_track_sid(&self, sid: &str) -> Option<(&Participant, &super::track::Track)> {
+        self.participants.values().find_map(|p| p.tracks.iter().find(|t| t.info.sid == sid).map(|t| (p, t)))
+    }
+}
+
+/// A leave message; `can_reconnect` is what clients of old protocols read.
+pub fn leave(reason: DisconnectReason, action: leave_request::Action) -> LeaveRequest {
+    LeaveRequest {
+        can_reconnect: action != leave_request::Action::Disconnect,
+        reason: reason.into(),
+        action: action.into(),
+        regions: None,
+    }
+}
+
+/// Letters of kinds in logs.
+pub(super) fn kind_name(kind: MediaKind) -> &'static str {
+    match kind {
+        MediaKind::Audio => "audio",
+        MediaKind::Video => "video",
+    }
+}

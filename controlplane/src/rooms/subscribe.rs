@@ -1,0 +1,143 @@
+//! Subscribing: who receives which track, in what quality, and who may.
+
+use auralink_livekit::{
+    SubscriptionPermission, SubscriptionPermissionUpdate, UpdateSubscription, UpdateTrackSettings,
+    signal_response,
+};
+use auralink_proto::{Command, TrackId};
+
+use super::participant::ParticipantKey;
+use super::room::{Output, Room, Turn};
+use super::track::{intent, is_permitted};
+use crate::negotiator::Wanted;
+
+/// Track sids one message may name.
+const NAMED_MAX: usize = 1_024;
+/// Wishes and settings kept per participant; they name tracks that may not exist yet.
+const KEPT_MAX: usize = 4_096;
+
+impl Room {
+    /// Brings one subscriber's wish for one track in line with rules and wishes.
+    fn reconcile(&mut self, subscriber: ParticipantKey, id: TrackId) {
+        let Some((publisher, track)) = self.find_track(id) else { return };
+        let Some(receiver) = self.participants.get(&subscriber) else { return };
+        let wants = publisher.key != subscriber
+            && track.live
+            && receiver.wishes(&track.info.sid)
+            && is_permitted(
+                publisher.permission.as_ref(),
+                &receiver.sid,
+                &receiver.identity,
+                &track.info.sid,
+            );
+        let wanted = Wanted {
+            track: id,
+            kind: track.kind,
+            sid: track.info.sid.clone(),
+            publisher_sid: publisher.sid.clone(),
+        };
+        if let Some(receiver) = self.participants.get_mut(&subscriber) {
+            if wants {
+                receiver.negotiator.want(wanted);
+            } else {
+                receiver.negotiator.unwant(id);
+            }
+            self.touched.insert(subscriber);
+        }
+    }
+
+    fn live_tracks(&self) -> Vec<TrackId> {
+        self.participants.values().flat_map(|p| p.tracks.iter()).filter(|t| t.live).map(|t| t.id).collect()
+    }
+
+    /// A newcomer gets what is there.
+    pub(super) fn subscribe_to_all(&mut self, key: ParticipantKey) {
+        for id in self.live_tracks() {
+            self.reconcile(key, id);
+        }
+    }
+
+    /// Everybody gets what is new.
+    pub(super) fn offer_track_to_all(&mut self, publisher: ParticipantKey, id: TrackId) {
+        for key in self.others(publisher) {
+            self.reconcile(key, id);
+        }
+    }
+
+    /// `subscription`
+    pub(super) fn update_subscription(&mut self, key: ParticipantKey, update: &UpdateSubscription) {
+        let grouped = update.participant_tracks.iter().flat_map(|tracks| tracks.track_sids.iter());
+        let sids: Vec<&String> = update.track_sids.iter().chain(grouped).take(NAMED_MAX).collect();
+        for sid in sids {
+            let Some(participant) = self.participants.get_mut(&key) else { return };
+            if participant.subscriptions.len() < KEPT_MAX {
+                participant.subscriptions.insert(sid.clone(), update.subscribe);
+            }
+            if let Some(id) = self.find_track_sid(sid).map(|(_, track)| track.id) {
+                self.reconcile(key, id);
+            }
+        }
+    }
+
+    /// `track_setting`
+    pub(super) fn update_track_settings(
+        &mut self,
+        key: ParticipantKey,
+        update: &UpdateTrackSettings,
+        turn: &mut Turn<'_>,
+    ) {
+        for sid in update.track_sids.iter().take(NAMED_MAX) {
+            let Some(participant) = self.participants.get_mut(&key) else { return };
+            if participant.track_settings.len() < KEPT_MAX {
+                participant
+                    .track_settings
+                    .insert(sid.clone(), UpdateTrackSettings { track_sids: Vec::new(), ..update.clone() });
+            }
+            let Some(participant) = self.participants.get(&key) else { return };
+            let Some((_, track)) = self.find_track_sid(sid) else { continue };
+            let Some(mid) = participant.negotiator.mid_of(track.id) else { continue };
+            let intent = intent(
+                &track.info,
+                participant.track_settings.get(sid),
+                participant.settings.adaptive_stream,
+            );
+            let transport = participant.transport;
+            turn.out.push(Output::Command(transport.shard(), Command::SetIntent { transport, mid, intent }));
+        }
+    }
+
+    /// `subscription_permission`
+    pub(super) fn update_permission(
+        &mut self,
+        key: ParticipantKey,
+        mut permission: SubscriptionPermission,
+        turn: &mut Turn<'_>,
+    ) {
+        permission.track_permissions.truncate(NAMED_MAX);
+        let Some(publisher) = self.participants.get_mut(&key) else { return };
+        let before = publisher.permission.replace(permission);
+        let after = publisher.permission.clone();
+        let publisher_sid = publisher.sid.clone();
+        let tracks: Vec<(TrackId, String)> =
+            publisher.tracks.iter().filter(|t| t.live).map(|t| (t.id, t.info.sid.clone())).collect();
+        for other in self.others(key) {
+            for (id, track_sid) in &tracks {
+                let Some(receiver) = self.participants.get(&other) else { continue };
+                let allowed = |permission: Option<&SubscriptionPermission>| {
+                    is_permitted(permission, &receiver.sid, &receiver.identity, track_sid)
+                };
+                let (was, is) = (allowed(before.as_ref()), allowed(after.as_ref()));
+                if was == is {
+                    continue;
+                }
+                let update = SubscriptionPermissionUpdate {
+                    participant_sid: publisher_sid.clone(),
+                    track_sid: track_sid.clone(),
+                    allowed: is,
+                };
+                turn.signal(other, signal_response::Message::SubscriptionPermissionUpdate(update));
+                self.reconcile(other, *id);
+            }
+        }
+    }
+}

@@ -1,0 +1,130 @@
+//! Logs and counters of the control plane. Counters are process-wide, named, and shown under `/metrics` in Prometheus' text.
+
+use std::fmt::Write as _;
+use std::io::IsTerminal as _;
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
+
+use tracing_subscriber::EnvFilter;
+
+use crate::config::Logging;
+
+macro_rules! counters {
+    ($($(#[$doc:meta])* $field:ident = $name:literal;)*) => {
+        /// Things that happened, counted since start.
+        #[derive(Default)]
+        pub struct Counters {
+            $($(#[$doc])* pub $field: AtomicU64,)*
+        }
+
+        impl Counters {
+            /// Adds this set to a Prometheus text page.
+            fn write(&self, page: &mut String) {
+                $(
+                    let value = self.$field.load(Ordering::Relaxed);
+                    // Writing to a String cannot fail.
+                    let _ = writeln!(page, concat!("# TYPE auralink_", $name, " counter\nauralink_", $name, " {}"), value);
+                )*
+            }
+        }
+    };
+}
+
+counters! {
+    /// Participants admitted.
+    joins = "joins_total";
+    /// Joins refused for their token.
+    joins_unauthenticated = "joins_unauthenticated_total";
+    /// Joins refused for anything else.
+    joins_refused = "joins_refused_total";
+    /// Signalling messages that could not be decoded.
+    signal_malformed = "signal_malformed_total";
+    /// Signalling messages of a kind or at a moment that makes no sense.
+    signal_unexpected = "signal_unexpected_total";
+    /// Connections closed because the client did not read.
+    signal_overflows = "signal_overflows_total";
+    /// Connections closed because the client sent too much.
+    signal_rate_exceeded = "signal_rate_exceeded_total";
+    /// Connections closed because pings stopped.
+    signal_ping_timeouts = "signal_ping_timeouts_total";
+    /// Offers answered.
+    offers = "offers_total";
+    /// Offers refused as malformed, oversized or unusable.
+    offers_refused = "offers_refused_total";
+    /// Offers dropped because a newer one was already known.
+    offers_stale = "offers_stale_total";
+    /// Data packets passed on.
+    data_packets = "data_packets_total";
+    /// Data packets dropped: not decodable, not permitted or without a receiver.
+    data_dropped = "data_packets_dropped_total";
+    /// Events of the data plane that named nothing known.
+    events_unrouted = "media_events_unrouted_total";
+    /// Repeated events dropped because a room was behind.
+    events_dropped = "media_events_dropped_total";
+    /// Calls of server APIs.
+    api_calls = "api_calls_total";
+}
+
+/// Writes a part of `/metrics` that is kept elsewhere.
+pub type Page = Box<dyn Fn() -> String + Send + Sync>;
+
+/// Everything counted.
+#[derive(Default)]
+pub struct Telemetry {
+    pub counters: Counters,
+    /// What the data plane adds to the page.
+    pub data_plane: Option<Page>,
+    pub rooms: AtomicI64,
+    pub participants: AtomicI64,
+    pub sockets: AtomicI64,
+}
+
+impl Telemetry {
+    /// The whole page of `/metrics`.
+    pub fn page(&self) -> String {
+        let mut page = String::new();
+        self.counters.write(&mut page);
+        for (name, gauge) in
+            [("rooms", &self.rooms), ("participants", &self.participants), ("signal_sockets", &self.sockets)]
+        {
+            let value = gauge.load(Ordering::Relaxed);
+            let _ = writeln!(page, "# TYPE auralink_{name} gauge\nauralink_{name} {value}");
+        }
+        if let Some(data_plane) = &self.data_plane {
+            page.push_str(&data_plane());
+        }
+        page
+    }
+}
+
+/// Counts one.
+pub fn count(counter: &AtomicU64) {
+    counter.fetch_add(1, Ordering::Relaxed);
+}
+
+/// Sends logs to standard error; `RUST_LOG` goes before the configured level. Only the first call of a process has an effect.
+///
+/// # Errors
+/// The level or directives in `logging.level` cannot be read; the operator's fault.
+pub fn start_logs(logging: &Logging) -> Result<(), String> {
+    let level = std::env::var("RUST_LOG").unwrap_or_else(|_| logging.level.clone());
+    let filter = EnvFilter::try_new(level).map_err(|error| format!("logging.level: {error}"))?;
+    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    let builder = builder.with_ansi(std::io::stderr().is_terminal());
+    let _ = if logging.json { builder.json().try_init() } else { builder.try_init() };
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_page_shows_counters_and_gauges() {
+        let telemetry = Telemetry::default();
+        count(&telemetry.counters.joins);
+        telemetry.rooms.store(3, Ordering::Relaxed);
+        let page = telemetry.page();
+        assert!(page.contains("\nauralink_joins_total 1\n"));
+        assert!(page.contains("\nauralink_rooms 3\n"));
+    }
+}

@@ -1,0 +1,67 @@
+//! Starting the binary: one clear line for whatever an operator can get wrong.
+#![allow(clippy::unwrap_used, clippy::panic, reason = "helpers of tests may fail as tests do")]
+
+use std::process::{Command, Output};
+
+fn auralink(arguments: &[&str]) -> Output {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_auralink"));
+    command.args(arguments).env_clear().output().unwrap()
+}
+
+/// What a failed start said, which must be one line.
+fn complaint(arguments: &[&str]) -> String {
+    let output = auralink(arguments);
+    assert!(!output.status.success(), "{arguments:?} should not have started");
+    let text = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(text.trim_end().lines().count(), 1, "{text}");
+    text.trim_end().to_owned()
+}
+
+#[test]
+fn a_port_in_use_is_named() {
+    let holder = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = holder.local_addr().unwrap().port().to_string();
+    let text = complaint(&["serve", "--dev", "--port", &port]);
+    assert!(text.starts_with(&format!("auralink: TCP port {port} on 127.0.0.1 is in use")), "{text}");
+}
+
+#[test]
+fn a_udp_port_in_use_is_named() {
+    let holder = std::net::UdpSocket::bind("0.0.0.0:0").unwrap();
+    let port = holder.local_addr().unwrap().port().to_string();
+    let text = complaint(&["--dev", "--port", &free_port(), "--udp-port", &port]);
+    assert!(text.contains(&port) && text.contains("in use"), "{text}");
+}
+
+fn free_port() -> String {
+    std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port().to_string()
+}
+
+#[test]
+fn missing_keys_bad_flags_and_bad_files_are_one_line_each() {
+    assert!(complaint(&["serve"]).contains("no API keys"));
+    assert!(complaint(&["--bogus"]).contains("--bogus"));
+    assert!(complaint(&["--shards", "x"]).contains("--shards"));
+    assert!(complaint(&["--udp-port", "9-1"]).contains("9-1"));
+    assert!(complaint(&["--config", "/nonexistent.toml"]).contains("cannot read /nonexistent.toml"));
+    assert!(complaint(&["--keys", "devkey: secret"]).contains("devkey"));
+    let typo = complaint(&["--dev", "--config-body", "prot = 1"]);
+    assert!(typo.contains("unknown key `prot`, did you mean `port`?"), "{typo}");
+}
+
+#[test]
+fn the_configuration_is_checked_and_printed_without_secrets() {
+    assert!(auralink(&["check-config", "--dev"]).status.success());
+    let printed = auralink(&["print-config", "--keys", "APIone: verysecret", "--udp-port", "7882-7889"]);
+    let text = String::from_utf8(printed.stdout).unwrap();
+    assert!(text.contains("udp_port = \"7882-7889\"") && text.contains("APIone"), "{text}");
+    assert!(!text.contains("verysecret"));
+}
+
+#[test]
+fn a_token_is_three_words_of_base64() {
+    let output = auralink(&["token", "create", "--dev", "--join", "--room", "r", "--identity", "alice"]);
+    let text = String::from_utf8(output.stdout).unwrap();
+    assert_eq!(text.trim().split('.').count(), 3, "{text}");
+    assert!(complaint(&["token", "create", "--dev", "--join", "--room", "r"]).contains("--identity"));
+}
