@@ -1,0 +1,2 @@
+//! Benchmarks and gates; everything is in `benches/` and `tests/`.
+#![forbid(unsafe_code)]
