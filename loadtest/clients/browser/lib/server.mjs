@@ -1,0 +1,88 @@
+// The server under test: the release binary, with its own ports, started and stopped by the suite.
+import { spawn } from 'node:child_process';
+import { createWriteStream, mkdirSync } from 'node:fs';
+import path from 'node:path';
+import { fileURLToPath } from 'node:url';
+import { HOST_ADDRESS } from './namespace.mjs';
+
+const ROOT = path.resolve(path.dirname(fileURLToPath(import.meta.url)), '../../../..');
+export const RELEASE = path.join(ROOT, 'target/release');
+export const ARTIFACTS = path.join(ROOT, 'artifacts');
+
+export const KEY = 'suitekey';
+export const SECRET = 'a-secret-of-the-browser-suite-0123456789';
+export const PORT = 7880;
+export const WS_URL = `ws://127.0.0.1:${PORT}`;
+export const HTTP_URL = `http://127.0.0.1:${PORT}`;
+
+/// The ways a server is started; every scenario that carries media runs with each, except those for `named` scenarios only.
+export const VARIANTS = {
+  default: { flags: [] },
+  'two shards': { flags: ['--shards', '2', '--spill', 'forced'], shards: 2 },
+  'port per shard': { flags: ['--shards', '2', '--spill', 'forced', '--udp-port', '7882-7883'], named: true },
+  mmsg: { flags: ['--io-backend', 'mmsg'], backend: 'mmsg' },
+  'io_uring denied': { flags: [], deny: true, backend: 'mmsg' },
+  dev: { dev: true, flags: ['--dev'], named: true },
+};
+
+export class Server {
+  static async start(name) {
+    const variant = VARIANTS[name];
+    const binary = path.join(RELEASE, 'auralink');
+    const own = ['serve', '--keys', `${KEY}: ${SECRET}`, '--node-ip', HOST_ADDRESS];
+    const flags = [...(variant.dev ? [] : own), ...variant.flags];
+    const [program, args] = variant.deny
+      ? [path.join(RELEASE, 'auralink-loadtest'), ['deny-io-uring', '--', binary, ...flags]]
+      : [binary, flags];
+    mkdirSync(ARTIFACTS, { recursive: true });
+    const log = createWriteStream(path.join(ARTIFACTS, `server-${name.replaceAll(' ', '-')}.log`));
+    const child = spawn(program, args, { stdio: ['ignore', 'pipe', 'pipe'], env: { ...process.env, RUST_LOG: process.env.RUST_LOG ?? 'info' } });
+    child.stdout.pipe(log);
+    child.stderr.pipe(log);
+    const server = new Server();
+    server.child = child;
+    server.variant = variant;
+    server.ended = new Promise((resolve) => child.on('exit', (code, signal) => resolve(code ?? signal)));
+    await server.ready();
+    if (variant.backend) {
+      const metrics = await server.metrics();
+      if (!metrics.includes(`io_backend="${variant.backend}"`)) {
+        throw new Error(`the server should say it uses ${variant.backend}:\n${metrics}`);
+      }
+    }
+    return server;
+  }
+
+  async ready() {
+    const start = Date.now();
+    while (Date.now() - start < 10_000) {
+      try {
+        const response = await fetch(`${HTTP_URL}/health/ready`);
+        if (response.ok) return;
+      } catch {
+        // Not listening yet.
+      }
+      const ended = await Promise.race([this.ended, new Promise((resolve) => setTimeout(resolve, 25))]);
+      if (ended !== undefined) throw new Error(`the server ended at start: ${ended}`);
+    }
+    throw new Error('the server was not ready within 10 s');
+  }
+
+  async metrics() {
+    return (await fetch(`${HTTP_URL}/metrics`)).text();
+  }
+
+  /// The value of one metric, summed over its labels.
+  async metric(name) {
+    const lines = (await this.metrics()).split('\n').filter((line) => line.startsWith(name) && /^[{ ]/.test(line.slice(name.length)));
+    return lines.reduce((sum, line) => sum + Number(line.split(' ').at(-1)), 0);
+  }
+
+  async stop() {
+    this.child.kill('SIGTERM');
+    const late = setTimeout(() => this.child.kill('SIGKILL'), 5_000);
+    const ended = await this.ended;
+    clearTimeout(late);
+    if (ended !== 0) throw new Error(`the server ended with ${ended}`);
+  }
+}

@@ -1,0 +1,180 @@
+// What a participant can do and tell, called by the suite through `window.suite`.
+import { Room, RoomEvent, Track, VideoQuality, setLogLevel } from 'livekit-client';
+
+setLogLevel('info');
+
+const state = { events: [], data: [], frames: new Map(), speakers: [] };
+
+function note(event, detail) {
+  state.events.push({ at: Math.round(performance.now()), event, ...detail });
+}
+
+/// Attaches a remote track and notes when its first frame is shown.
+function attach(track, publication, participant) {
+  const element = track.attach();
+  element.muted = track.kind !== 'audio' ? true : element.muted;
+  element.width = 160;
+  document.body.append(element);
+  if (track.kind === 'video') {
+    const key = `${participant.identity}/${publication.source}`;
+    state.frames.set(key, { element, first: null });
+    element.requestVideoFrameCallback(() => {
+      state.frames.get(key).first ??= performance.now();
+      note('first frame', { key });
+    });
+  }
+}
+
+function remote(identity) {
+  return [...state.room.remoteParticipants.values()].find((participant) => participant.identity === identity);
+}
+
+function publication(identity, source) {
+  const participant = identity === null ? state.room.localParticipant : remote(identity);
+  return participant?.getTrackPublication(source);
+}
+
+async function reports(identity, source) {
+  const track = publication(identity, source)?.track;
+  const stats = await track?.getRTCStatsReport();
+  return stats ? [...stats.values()] : [];
+}
+
+window.suite = {
+  async join(url, token, options) {
+    const { camera = true, microphone = true, publish = {}, resolution = { width: 1280, height: 720, frameRate: 30 }, ...roomOptions } = options;
+    const room = new Room({ ...roomOptions, publishDefaults: { dtx: false, red: false, simulcast: true, videoCodec: 'vp8', ...publish } });
+    state.room = room;
+    room
+      .on(RoomEvent.TrackSubscribed, attach)
+      .on(RoomEvent.TrackUnsubscribed, (track) => track.detach().forEach((element) => element.remove()))
+      .on(RoomEvent.DataReceived, (payload, participant, kind, topic) =>
+        state.data.push({ text: new TextDecoder().decode(payload), from: participant?.identity, kind, topic }))
+      .on(RoomEvent.ActiveSpeakersChanged, (speakers) => state.speakers.push(speakers.map((speaker) => speaker.identity)))
+      .on(RoomEvent.Disconnected, (reason) => note('disconnected', { reason }))
+      .on(RoomEvent.Reconnecting, () => note('reconnecting'))
+      .on(RoomEvent.TrackMuted, (p, participant) => note('muted', { source: p.source, of: participant.identity }))
+      .on(RoomEvent.TrackUnmuted, (p, participant) => note('unmuted', { source: p.source, of: participant.identity }))
+      .on(RoomEvent.ParticipantConnected, (participant) => note('participant', { identity: participant.identity }))
+      .on(RoomEvent.ParticipantDisconnected, (participant) => note('gone', { identity: participant.identity }));
+    const started = performance.now();
+    state.started = started;
+    await room.connect(url, token, { autoSubscribe: true });
+    const connected = performance.now();
+    if (camera) await room.localParticipant.setCameraEnabled(true, { resolution });
+    if (microphone) await room.localParticipant.setMicrophoneEnabled(true);
+    return { connected: connected - started, sid: room.localParticipant.sid };
+  },
+  leave: () => state.room.disconnect(),
+  setCamera: async (on) => void (await state.room.localParticipant.setCameraEnabled(on)),
+  setMicrophone: async (on) => void (await state.room.localParticipant.setMicrophoneEnabled(on)),
+  setScreen: async (on) => void (await state.room.localParticipant.setScreenShareEnabled(on, { audio: false })),
+  /// Publishes a canvas as a screen share: headless Chromium has no screen to capture.
+  async shareCanvas() {
+    const canvas = document.createElement('canvas');
+    Object.assign(canvas, { width: 1280, height: 720 });
+    const context = canvas.getContext('2d');
+    let n = 0;
+    setInterval(() => {
+      context.fillStyle = n % 2 ? '#204080' : '#802040';
+      context.fillRect(0, 0, 1280, 720);
+      context.fillStyle = '#fff';
+      context.font = '200px sans-serif';
+      context.fillText(String(n++), 400, 400);
+    }, 100);
+    const [track] = canvas.captureStream(10).getVideoTracks();
+    const options = { source: Track.Source.ScreenShare, simulcast: false };
+    state.screen = await state.room.localParticipant.publishTrack(track, options);
+  },
+  /// Publishes a steady tone as microphone: the fake device's short beeps are not speech.
+  async publishTone() {
+    const context = new AudioContext();
+    const oscillator = context.createOscillator();
+    const target = context.createMediaStreamDestination();
+    oscillator.frequency.value = 440;
+    oscillator.connect(target);
+    oscillator.start();
+    const [track] = target.stream.getAudioTracks();
+    await state.room.localParticipant.publishTrack(track, { source: Track.Source.Microphone });
+  },
+  stopSharing: async () => void (await state.room.localParticipant.unpublishTrack(state.screen.track)),
+  sendsLayers: async (count) => {
+    const outbound = (await reports(null, 'camera')).filter((report) => report.type === 'outbound-rtp');
+    return outbound.filter((report) => report.frameHeight && report.framesPerSecond > 5).length === count;
+  },
+  decodesMore: async (identity, source, frames) => {
+    const inbound = await window.suite.inbound(identity, source);
+    return inbound ? inbound.framesDecoded > frames : false;
+  },
+  receivesMore: async (identity, source, packets) => {
+    const inbound = await window.suite.inbound(identity, source);
+    return inbound ? inbound.packetsReceived > packets : false;
+  },
+  lacks: (identity, source) => !publication(identity, source),
+  lacksTrack: (identity, source) => !publication(identity, source)?.track,
+  isAlone: () => state.room.remoteParticipants.size === 0,
+  hasEvent: (event) => state.events.some((held) => held.event === event),
+  setQuality: (identity, quality) => publication(identity, 'camera').setVideoQuality(VideoQuality[quality]),
+  setEnabled: (identity, enabled) => publication(identity, 'camera').setEnabled(enabled),
+  setSubscribed: (identity, source, on) => publication(identity, source).setSubscribed(on),
+  sendData: (text, reliable, to, topic) =>
+    state.room.localParticipant.publishData(new TextEncoder().encode(text), { reliable, topic, ...(to ? { destinationIdentities: to } : {}) }),
+  data: () => state.data,
+  events: () => state.events,
+  participants: () => [...state.room.remoteParticipants.values()].map((participant) => participant.identity),
+  speakers: () => state.speakers,
+  hasData: (text) => state.data.find((message) => message.text === text) ?? null,
+  hasSpeaker: (identity) => state.speakers.some((speakers) => speakers.includes(identity)),
+  isMuted: (identity, source) => publication(identity, source)?.isMuted ?? null,
+  /// Milliseconds from `connect` to the first frame of this track shown.
+  firstFrame: (identity, source) => {
+    const first = state.frames.get(`${identity}/${source}`)?.first;
+    return first == null ? null : first - state.started;
+  },
+  size: (identity, source) => {
+    const element = state.frames.get(`${identity}/${source}`)?.element;
+    return element ? [element.videoWidth, element.videoHeight] : null;
+  },
+  /// Whether what is received is `height` lines high.
+  async hasHeight(identity, source, height) {
+    const inbound = (await reports(identity, source)).find((report) => report.type === 'inbound-rtp');
+    return inbound?.frameHeight === height;
+  },
+  async inbound(identity, source) {
+    const inbound = (await reports(identity, source)).find((report) => report.type === 'inbound-rtp');
+    return inbound ?? null;
+  },
+  async outbound(source) {
+    return (await reports(null, source)).filter((report) => report.type === 'outbound-rtp');
+  },
+  async hears(identity) {
+    const inbound = await window.suite.inbound(identity, 'microphone');
+    return inbound && inbound.totalAudioEnergy > 0.0001 ? inbound.totalAudioEnergy : null;
+  },
+  async transport() {
+    const all = await reports(null, 'camera');
+    return all.find((report) => report.type === 'transport') ?? null;
+  },
+  /// Mean colour of the frame shown, to look at what really arrived.
+  pixels(identity, source) {
+    const element = state.frames.get(`${identity}/${source}`)?.element;
+    if (!element?.videoWidth) return null;
+    const canvas = document.createElement('canvas');
+    Object.assign(canvas, { width: 64, height: 36 });
+    const context = canvas.getContext('2d');
+    context.drawImage(element, 0, 0, 64, 36);
+    const { data } = context.getImageData(0, 0, 64, 36);
+    const mean = [0, 1, 2].map((c) => data.filter((_, i) => i % 4 === c).reduce((a, b) => a + b, 0) / (64 * 36));
+    const colours = new Set();
+    for (let i = 0; i < data.length; i += 4) colours.add((data[i] >> 5) * 64 + (data[i + 1] >> 5) * 8 + (data[i + 2] >> 5));
+    return { mean, colours: colours.size };
+  },
+  describe: () => ({
+    state: state.room?.state,
+    participants: [...(state.room?.remoteParticipants.values() ?? [])].map((participant) => ({
+      identity: participant.identity,
+      tracks: [...participant.trackPublications.values()].map((p) => `${p.source} ${p.trackSid} ${p.isSubscribed} ${p.isMuted}`),
+    })),
+    events: state.events.slice(-20),
+  }),
+};

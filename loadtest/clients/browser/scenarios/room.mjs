@@ -1,0 +1,81 @@
+// Five in one room: two Chromium pages and three peers of our own generator with recorded media.
+import assert from 'node:assert/strict';
+import { Participant } from '../lib/browser.mjs';
+import { Generator } from '../lib/generator.mjs';
+
+/// Seconds of the call that are watched.
+const TALK = 20;
+/// Seconds in which everybody has to be there, browsers being slow starters on a busy machine.
+const GATHERING = 25;
+const PEERS = ['peer-0', 'peer-1', 'peer-2'];
+/// Small pictures: the two browsers share the machine with everything else, and what is tested is the forwarding.
+const CAMERA = { width: 320, height: 180, frameRate: 15 };
+
+const seconds = (n) => new Promise((resolve) => setTimeout(resolve, n * 1_000));
+
+async function received(viewer, others) {
+  const entries = others.map(async (other) => [
+    other,
+    { video: await viewer.call('inbound', other, 'camera'), audio: await viewer.call('inbound', other, 'microphone') },
+  ]);
+  return Object.fromEntries(await Promise.all(entries));
+}
+
+/// What changed around a freeze.
+function freeze(first, last) {
+  const names = ['totalFreezesDuration', 'framesReceived', 'framesDecoded', 'framesDropped', 'keyFramesDecoded', 'packetsLost', 'nackCount', 'pliCount', 'frameHeight'];
+  return names.map((name) => `${name} ${first[name]} to ${last[name]}`).join(', ');
+}
+
+/// Checks that `viewer` saw and heard everybody all the time.
+function compare(viewer, before, after, time) {
+  const frames = {};
+  for (const other of Object.keys(before)) {
+    const [first, last] = [before[other], after[other]];
+    const name = `${viewer.identity} of ${other}`;
+    frames[other] = last.video.framesDecoded - first.video.framesDecoded;
+    assert.ok(frames[other] > time * 5, `${name}: ${frames[other]} frames decoded in ${time} s`);
+    const samples = last.audio.totalSamplesReceived - first.audio.totalSamplesReceived;
+    assert.ok(samples > time * 40_000, `${name}: ${samples} samples`);
+    const energy = last.audio.totalAudioEnergy - first.audio.totalAudioEnergy;
+    assert.ok(energy > 0.0001, `${name}: silence (${energy})`);
+    if (PEERS.includes(other)) {
+      // A tone of half scale, heard without a pause.
+      assert.ok(energy > time * 0.001, `${name}: the tone is too quiet (${energy})`);
+    } else {
+      assert.equal(last.video.freezeCount - first.video.freezeCount, 0, `${name}: the picture froze; ${freeze(first.video, last.video)}`);
+    }
+  }
+  return frames;
+}
+
+async function five({ one, two, room }) {
+  const generator = Generator.meet(room, { peers: PEERS.length, others: 2, seconds: GATHERING + TALK });
+  const started = Date.now();
+  const options = { room: { resolution: CAMERA } };
+  const alice = await Participant.join(one, 'alice', room, options);
+  const bob = await Participant.join(two, 'bob', room, options);
+  const views = [[alice, ['bob', ...PEERS]], [bob, ['alice', ...PEERS]]];
+  for (const [viewer, others] of views) {
+    for (const other of others) {
+      await viewer.until(`the first frame of ${other}`, 15_000, 'firstFrame', other, 'camera');
+      await viewer.until(`hearing ${other}`, 10_000, 'hears', other);
+      if (PEERS.includes(other)) await viewer.call('setQuality', other, 'LOW');
+    }
+  }
+  await seconds(1);
+  const before = await Promise.all(views.map(([viewer, others]) => received(viewer, others)));
+  const time = Math.min(TALK, GATHERING + TALK - 2 - (Date.now() - started) / 1_000);
+  assert.ok(time >= TALK / 2, `the room took ${(Date.now() - started) / 1_000} s to gather`);
+  await seconds(time);
+  const after = await Promise.all(views.map(([viewer, others]) => received(viewer, others)));
+  const report = await generator.ended();
+  const frames = views.map(([viewer], index) => compare(viewer, before[index], after[index], time));
+  const matched = report.peers.flatMap((peer) => peer.lines).reduce((sum, line) => sum + line.received.matched, 0);
+  assert.ok(matched > PEERS.length * 2 * TALK * 50, `the generator recognised ${matched} frames of its own`);
+  await alice.leave();
+  await bob.leave();
+  return `${time.toFixed(0)} s, frames ${JSON.stringify(frames)}, ${matched} frames equal to the recording`;
+}
+
+export const rooms = [{ name: 'five in a room', run: five }];

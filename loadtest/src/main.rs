@@ -1,0 +1,71 @@
+//! AuraLink's own generator: native clients of any LiveKit-compatible server, and helpers of the tests.
+#![forbid(unsafe_code)]
+
+mod client;
+mod hostile;
+mod http;
+mod meet;
+mod output;
+mod publish;
+mod receive;
+mod recording;
+mod sdp;
+mod signal;
+mod target;
+mod token;
+mod vp8;
+
+use std::os::unix::process::CommandExt as _;
+use std::process::{Command, ExitCode};
+
+use anyhow::{Context as _, Result};
+use clap::{Parser, Subcommand};
+
+#[derive(Parser)]
+#[command(name = "auralink-loadtest")]
+struct Arguments {
+    #[command(subcommand)]
+    task: Task,
+}
+
+#[derive(Subcommand)]
+enum Task {
+    /// Puts peers into a room, where they publish the recording and check what they receive.
+    Meet(meet::Meet),
+    /// Sends the server malformed, forged and too much of everything, and shows that others are not harmed.
+    Hostile(hostile::Hostile),
+    /// Runs a command with the io_uring system calls denied, as containers' default seccomp profiles do.
+    DenyIoUring {
+        #[arg(last = true, required = true)]
+        command: Vec<String>,
+    },
+}
+
+fn main() -> ExitCode {
+    match run() {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            // With nobody to read it there is nothing left to do.
+            let _ = output::complain(&format!("error: {error:#}\n"));
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run() -> Result<()> {
+    match Arguments::parse().task {
+        Task::Meet(meet) => on_runtime(meet.run()),
+        Task::Hostile(hostile) => on_runtime(hostile.run()),
+        Task::DenyIoUring { command } => {
+            auralink_ring::seccomp::deny_io_uring().context("cannot install the seccomp filter")?;
+            let (program, arguments) = command.split_first().context("no command given")?;
+            // Returns only when it failed.
+            Err(Command::new(program).args(arguments).exec())
+                .with_context(|| format!("cannot start {program}"))
+        }
+    }
+}
+
+fn on_runtime<F: Future<Output = Result<()>>>(task: F) -> Result<()> {
+    tokio::runtime::Builder::new_multi_thread().enable_all().build().context("no runtime")?.block_on(task)
+}
