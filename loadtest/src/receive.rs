@@ -18,6 +18,8 @@ const RETRY: Duration = Duration::from_millis(50);
 const AGE_MAX: Duration = Duration::from_secs(1);
 /// More than this at once is a break.
 const MISSING_MAX: u64 = 512;
+/// Frames in a row that a browser's pacer may have thrown away: a second's worth.
+const LEFT_OUT_MAX: u16 = 30;
 /// Violations told closely.
 const DETAILS_MAX: usize = 8;
 
@@ -42,6 +44,9 @@ pub(crate) struct Received {
     pub(crate) duplicates: u64,
     pub(crate) starts_without_keyframe: u64,
     pub(crate) picture_id_jumps: u64,
+    /// Picture ids a browser left out itself: it numbers a frame when it is encoded, and its pacer may still throw the frame
+    /// away when bandwidth estimation turns the layer off, before the frame's packets have sequence numbers. Harmless.
+    pub(crate) left_out_by_browser: u64,
     pub(crate) mismatches: u64,
     pub(crate) order_breaks: u64,
     pub(crate) malformed: u64,
@@ -351,12 +356,16 @@ impl Line {
     fn check_picture_id(&mut self, id: Option<(u16, bool)>) {
         let Some((id, is_long)) = id else { return };
         let mask = if is_long { 0x7fff } else { 0x7f };
-        let before = self.picture_id.replace(id);
-        if before.is_some_and(|before| (before + 1) & mask != id) {
+        let Some(before) = self.picture_id.replace(id) else { return };
+        let left_out = id.wrapping_sub(before + 1) & mask;
+        // Only our own generator is known to number every frame it sends.
+        if !self.is_recording && (1..=LEFT_OUT_MAX).contains(&left_out) {
+            self.counters.left_out_by_browser += u64::from(left_out);
+        } else if left_out != 0 {
             self.counters.picture_id_jumps += 1;
             let (frames, cut, next) = (self.counters.frames, self.counters.cut_by_keyframe, self.next);
             self.counters.detail(|| {
-                format!("picture {before:?} then {id} after {frames} frames, {cut} cut, next is {next:?}")
+                format!("picture {before} then {id} after {frames} frames, {cut} cut, next is {next:?}")
             });
         }
     }
@@ -438,5 +447,25 @@ mod tests {
         let late = packets(&recording, 4).into_iter().filter(|packet| packet.timestamp > 0);
         late.for_each(|packet| line.on_packet(now, packet));
         assert_eq!(line.counters.starts_without_keyframe, 1);
+    }
+
+    #[test]
+    fn a_browser_may_leave_a_picture_id_out_but_not_repeat_one() {
+        let seen = |ids: [u16; 4]| {
+            let (mut line, recording, now) = line();
+            line.is_recording = false;
+            for (index, id) in ids.into_iter().enumerate() {
+                let payload = packetize(recording.layers[0][index].bytes, id, 0).remove(0);
+                let timestamp = index as u32 * 3_000;
+                let packet = Packet { seq: index as u16, timestamp, marker: true, is_repair: false, payload };
+                line.on_packet(now, packet);
+            }
+            (line.counters.left_out_by_browser, line.counters.picture_id_jumps)
+        };
+        assert_eq!(seen([5, 6, 8, 9]), (1, 0));
+        assert_eq!(seen([0x7fff, 0, 3, 4]), (2, 0));
+        assert_eq!(seen([5, 6, 6, 7]), (0, 1));
+        assert_eq!(seen([5, 6, 4, 5]), (0, 1));
+        assert_eq!(seen([5, 6, 800, 801]), (0, 1));
     }
 }
