@@ -14,10 +14,14 @@ mod mmsg;
 mod pin;
 pub mod seccomp;
 mod socket;
+mod steer;
 mod uring;
 mod wake;
 
-pub use backend::{Backend, BackendKind, Counters, Outgoing, Received, SendOutcome, Sent, probe_uring};
+pub use backend::{
+    Backend, BackendKind, Counters, Outgoing, Received, SendOutcome, Sent, Sizes, probe_uring,
+};
 pub use pin::{pin_to, usable_cpus};
 pub use socket::{BoundSocket, SocketError, SocketOptions, bind};
+pub use steer::Steering;
 pub use wake::WakeHandle;
