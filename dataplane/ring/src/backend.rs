@@ -98,6 +98,24 @@ impl BackendKind {
     }
 }
 
+/// What a back end is sized for.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Sizes {
+    /// Trains that may be in the kernel's hands at once.
+    pub trains_max: usize,
+    /// Messages the kernel may hand over before we take them, each with room for a whole GRO run; a power of two. `mmsg`
+    /// leaves them in the socket's buffer instead.
+    pub receive_buffers: u16,
+}
+
+impl Sizes {
+    /// Receive buffers for so many peers: each may have a burst under way, few do at a time.
+    pub fn new(trains_max: usize, peers_max: usize) -> Self {
+        let receive_buffers = (peers_max / 8).next_power_of_two().clamp(128, 1_024) as u16;
+        Self { trains_max, receive_buffers }
+    }
+}
+
 /// Whether this kernel lets us use io_uring the way `uring` does: containers' default seccomp profiles do not.
 pub fn probe_uring() -> io::Result<()> {
     crate::uring::probe()
@@ -113,15 +131,10 @@ enum Inner {
 
 impl Backend {
     /// Must be called on the thread that will use it: the ring belongs to one thread.
-    pub fn new(
-        kind: BackendKind,
-        socket: UdpSocket,
-        wake: WakeHandle,
-        trains_max: usize,
-    ) -> io::Result<Self> {
+    pub fn new(kind: BackendKind, socket: UdpSocket, wake: WakeHandle, sizes: Sizes) -> io::Result<Self> {
         Ok(Self(match kind {
-            BackendKind::Uring => Inner::Uring(Box::new(Uring::new(socket, wake, trains_max)?)),
-            BackendKind::Mmsg => Inner::Mmsg(Box::new(Mmsg::new(socket, wake, trains_max))),
+            BackendKind::Uring => Inner::Uring(Box::new(Uring::new(socket, wake, sizes)?)),
+            BackendKind::Mmsg => Inner::Mmsg(Box::new(Mmsg::new(socket, wake, sizes.trains_max))),
         }))
     }
 
@@ -204,7 +217,7 @@ mod tests {
         let bound = bind("127.0.0.1:0".parse().unwrap(), options).unwrap();
         let address = bound.socket.local_addr().unwrap();
         let wake = WakeHandle::new().unwrap();
-        let backend = Backend::new(kind, bound.socket, wake.clone(), 8).unwrap();
+        let backend = Backend::new(kind, bound.socket, wake.clone(), Sizes::new(8, 64)).unwrap();
         let peer = UdpSocket::bind("127.0.0.1:0").unwrap();
         peer.connect(address).unwrap();
         peer.set_read_timeout(Some(Duration::from_secs(2))).unwrap();

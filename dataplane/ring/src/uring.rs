@@ -4,13 +4,12 @@
 use std::collections::{HashSet, VecDeque};
 use std::io;
 use std::net::{SocketAddr, UdpSocket};
-use std::os::fd::RawFd;
 use std::time::Duration;
 
-use io_uring::types::{Fd, RecvMsgOut, SubmitArgs, Timespec};
+use io_uring::types::{Fd, Fixed, RecvMsgOut, SubmitArgs, Timespec};
 use io_uring::{IoUring, cqueue, opcode, squeue};
 
-use crate::backend::{Counters, Outgoing, Received, SendOutcome, Sent, outcome};
+use crate::backend::{Counters, Outgoing, Received, SendOutcome, Sent, Sizes, outcome};
 use crate::control::{
     RECEIVE_CONTROL_BYTES, RawAddress, SEND_CONTROL_BYTES, parse_address, parse_control, write_control,
 };
@@ -23,8 +22,8 @@ use pool::{BUFFER_GROUP, Pool};
 
 /// Submission entries: a batch of trains, the receive and the wake poll.
 const ENTRIES: u32 = 256;
-/// Completion entries: every receive buffer and every train may complete in one turn.
-const COMPLETIONS: u32 = 1_024;
+/// The socket's place among the registered files: the kernel need not look it up at each operation.
+const SOCKET: Fixed = Fixed(0);
 
 /// What a completion is about, in its `user_data`; smaller values are send slots.
 const RECEIVE: u64 = u64::MAX;
@@ -80,9 +79,13 @@ pub(crate) fn probe() -> io::Result<()> {
 }
 
 impl Uring {
-    pub(crate) fn new(socket: UdpSocket, wake: WakeHandle, trains_max: usize) -> io::Result<Self> {
-        let ring = build(ENTRIES, COMPLETIONS)?;
-        let pool = Pool::new(&ring, pool::BUFFERS)?;
+    pub(crate) fn new(socket: UdpSocket, wake: WakeHandle, sizes: Sizes) -> io::Result<Self> {
+        let Sizes { trains_max, receive_buffers } = sizes;
+        // Every receive buffer and every train may complete in one turn, and the ends of receive, wake and cancel.
+        let completions = (u32::from(receive_buffers) + trains_max as u32 + 4).next_power_of_two();
+        let ring = build(ENTRIES, completions.max(2 * ENTRIES))?;
+        ring.submitter().register_files(&[raw(&socket)])?;
+        let pool = Pool::new(&ring, receive_buffers)?;
         // SAFETY: msghdr is plain integers and pointers; all zeroes is valid.
         let mut receive_header: Box<libc::msghdr> = Box::new(unsafe { std::mem::zeroed() });
         receive_header.msg_namelen = size_of::<libc::sockaddr_storage>() as libc::socklen_t;
@@ -106,7 +109,7 @@ impl Uring {
             unsegmented: HashSet::new(),
             receive_armed: false,
             wake_armed: false,
-            arrived: VecDeque::with_capacity(usize::from(pool::BUFFERS) + 1),
+            arrived: VecDeque::with_capacity(usize::from(receive_buffers) + 1),
             returned: Vec::with_capacity(trains_max),
             counters: Counters::default(),
         })
@@ -122,8 +125,11 @@ impl Uring {
         on_message: &mut dyn FnMut(&Received<'_>),
     ) -> io::Result<usize> {
         self.arm();
-        self.enter(0, None)?;
-        self.reap();
+        // What a submit has brought along already is worth a system call less.
+        if self.arrived.is_empty() || !self.ring.submission().is_empty() {
+            self.enter(0, None)?;
+            self.reap();
+        }
         let mut messages = 0;
         while messages < messages_max {
             let Some(completion) = self.arrived.pop_front() else { break };
@@ -146,7 +152,7 @@ impl Uring {
                 continue;
             }
             let Some(index) = self.free.pop() else { break };
-            let entry = self.slots[index].load(train, index, raw(&self.socket));
+            let entry = self.slots[index].load(train, index);
             self.push(&entry)?;
             taken += 1;
         }
@@ -170,7 +176,7 @@ impl Uring {
     fn arm(&mut self) {
         if !self.receive_armed {
             let header = &raw const *self.receive_header;
-            let entry = opcode::RecvMsgMulti::new(Fd(raw(&self.socket)), header, BUFFER_GROUP).build();
+            let entry = opcode::RecvMsgMulti::new(SOCKET, header, BUFFER_GROUP).build();
             self.receive_armed = self.push(&entry.user_data(RECEIVE)).is_ok();
         }
         if !self.wake_armed {
@@ -280,7 +286,7 @@ impl Uring {
 
 impl Slot {
     /// Takes the train over and describes its send.
-    fn load(&mut self, train: &mut Outgoing, index: usize, fd: RawFd) -> squeue::Entry {
+    fn load(&mut self, train: &mut Outgoing, index: usize) -> squeue::Entry {
         let segment = train.is_train().then_some(train.segment);
         let control_len = write_control(&mut self.control, train.from, segment);
         let buffer = std::mem::take(&mut train.buffer);
@@ -296,7 +302,7 @@ impl Slot {
         self.header.msg_controllen = control_len;
         self.train = Some(train);
         let flags = (libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL) as u32;
-        opcode::SendMsg::new(Fd(fd), &raw const self.header).flags(flags).build().user_data(index as u64)
+        opcode::SendMsg::new(SOCKET, &raw const self.header).flags(flags).build().user_data(index as u64)
     }
 }
 

@@ -10,8 +10,6 @@ use io_uring::IoUring;
 use io_uring::types::BufRingEntry;
 
 pub(super) const BUFFER_GROUP: u16 = 0;
-/// Buffers per ring; a power of two. Each may hold a whole GRO run.
-pub(super) const BUFFERS: u16 = 128;
 /// 64 KiB of datagrams plus the message header, address and control data in front of them.
 const BUFFER_BYTES: usize = 65_536 + 512;
 
