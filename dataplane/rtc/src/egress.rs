@@ -81,6 +81,12 @@ impl Egress {
         !self.free.is_empty()
     }
 
+    /// Whether [`Self::reserve`] would find a place now.
+    pub fn has_room_for(&self, route: &Route, len: usize) -> bool {
+        !self.free.is_empty()
+            || self.ready.last().is_some_and(|train| train.takes(route, len) || train.packets == 0)
+    }
+
     /// Trains waiting to be sent.
     pub fn ready_len(&self) -> usize {
         self.ready.len()

@@ -130,6 +130,11 @@ impl<'a> HeaderWriter<'a> {
         true
     }
 
+    /// Bytes written so far: the next element follows here.
+    pub fn position(&self) -> usize {
+        self.len
+    }
+
     /// Pads the extension block, sets the extension bit if there is one and gives the header's length in bytes.
     pub fn finish(self) -> usize {
         let Self { out, len } = self;

@@ -5,6 +5,7 @@ use std::time::Duration;
 use auralink_proto::MediaKind;
 
 use crate::history::HistorySize;
+use crate::hold::HoldConfig;
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct ShardConfig {
@@ -24,6 +25,8 @@ pub struct ShardConfig {
     pub twcc_interval: Duration,
     /// Between looks at who is speaking.
     pub speaker_interval: Duration,
+    /// Waiting for the rest of a frame.
+    pub hold: HoldConfig,
 }
 
 impl Default for ShardConfig {
@@ -38,6 +41,7 @@ impl Default for ShardConfig {
             report_interval: Duration::from_secs(1),
             twcc_interval: Duration::from_millis(50),
             speaker_interval: Duration::from_millis(400),
+            hold: HoldConfig::default(),
         }
     }
 }

@@ -1,66 +1,98 @@
 //! What left when: transport-wide numbers with their send times, matched against the receiver's feedback
 //! (draft-holmer-rmcat-transport-wide-cc-extensions-01).
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
-/// Numbers remembered; a power of two.
-const DEPARTURES_MAX: usize = 1_024;
+/// Numbers remembered; a power of two that divides 2^16.
+const DEPARTURES_MAX: u16 = 1_024;
+const WORDS: usize = DEPARTURES_MAX as usize / 64;
 
-#[derive(Clone, Copy, Debug)]
-struct Departure {
-    number: u16,
-    sent: Instant,
-    settled: bool,
-}
-
-/// What a receiver's feedback has told since the transport was created.
+/// What a receiver's feedback has told since the transport was created. Each number counts once, as last reported.
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
 pub struct Delivery {
     pub received: u64,
     pub lost: u64,
 }
 
+/// Four octets a packet: a thousand subscribers' worth of these has to stay in cache.
 #[derive(Debug)]
 pub struct Departures {
-    ring: Box<[Option<Departure>]>,
+    origin: Instant,
+    /// Microseconds since `origin`, wrapping after 71 minutes.
+    sent_us: Box<[u32]>,
+    received: [u64; WORDS],
+    lost: [u64; WORDS],
+    /// The number after the last one that left, and how many before it are remembered.
+    next: u16,
+    remembered: u16,
     delivery: Delivery,
 }
 
-impl Default for Departures {
-    fn default() -> Self {
-        Self { ring: vec![None; DEPARTURES_MAX].into_boxed_slice(), delivery: Delivery::default() }
-    }
-}
-
 impl Departures {
-    /// `count` packets from number `first` on went to the kernel at `now`.
-    pub fn on_flushed(&mut self, now: Instant, first: u16, count: u16) {
-        for offset in 0..count {
-            let number = first.wrapping_add(offset);
-            self.ring[usize::from(number) % DEPARTURES_MAX] =
-                Some(Departure { number, sent: now, settled: false });
+    pub fn new(now: Instant) -> Self {
+        Self {
+            origin: now,
+            sent_us: vec![0; usize::from(DEPARTURES_MAX)].into_boxed_slice(),
+            received: [0; WORDS],
+            lost: [0; WORDS],
+            next: 0,
+            remembered: 0,
+            delivery: Delivery::default(),
         }
     }
 
-    /// The receiver says of `number` whether it arrived. Each number counts once; unknown and repeated ones do not.
-    pub fn on_feedback(&mut self, number: u16, received: bool) -> Option<Instant> {
-        let departure = self.ring[usize::from(number) % DEPARTURES_MAX].as_mut()?;
-        if departure.number != number || departure.settled {
+    /// `count` packets from number `first` on went to the kernel at `now`. Numbers leave in order.
+    pub fn on_flushed(&mut self, now: Instant, first: u16, count: u16) {
+        let now_us = self.micros(now);
+        if first != self.next {
+            self.remembered = 0;
+        }
+        for number in (0..count).map(|offset| first.wrapping_add(offset)) {
+            let (word, bit) = place(number);
+            self.sent_us[usize::from(number % DEPARTURES_MAX)] = now_us;
+            self.received[word] &= !bit;
+            self.lost[word] &= !bit;
+        }
+        self.next = first.wrapping_add(count);
+        self.remembered = self.remembered.saturating_add(count).min(DEPARTURES_MAX);
+    }
+
+    /// The receiver says of `number` whether it arrived; returns when it left. `None` for numbers that did not leave lately,
+    /// and for what was said before. What was reported missing may still be reported received.
+    pub fn on_feedback(&mut self, now: Instant, number: u16, received: bool) -> Option<Instant> {
+        let age = self.next.wrapping_sub(number);
+        if age == 0 || age > self.remembered {
             return None;
         }
-        // A packet reported missing may still be reported received by a later feedback.
-        departure.settled = received;
+        let (word, bit) = place(number);
+        let was_lost = self.lost[word] & bit != 0;
+        if self.received[word] & bit != 0 || (was_lost && !received) {
+            return None;
+        }
         if received {
+            self.received[word] |= bit;
             self.delivery.received += 1;
+            self.delivery.lost -= u64::from(was_lost);
         } else {
+            self.lost[word] |= bit;
             self.delivery.lost += 1;
         }
-        Some(departure.sent)
+        let age_us = self.micros(now).wrapping_sub(self.sent_us[usize::from(number % DEPARTURES_MAX)]);
+        now.checked_sub(Duration::from_micros(u64::from(age_us)))
     }
 
     pub fn delivery(&self) -> Delivery {
         self.delivery
     }
+
+    fn micros(&self, now: Instant) -> u32 {
+        now.saturating_duration_since(self.origin).as_micros() as u32
+    }
+}
+
+fn place(number: u16) -> (usize, u64) {
+    let index = usize::from(number % DEPARTURES_MAX);
+    (index / 64, 1 << (index % 64))
 }
 
 #[cfg(test)]
@@ -69,13 +101,30 @@ mod tests {
 
     #[test]
     fn feedback_finds_the_time_of_the_flush_once() {
-        let now = Instant::now();
-        let mut departures = Departures::default();
-        departures.on_flushed(now, 65_534, 4);
-        assert_eq!(departures.on_feedback(65_535, true), Some(now));
-        assert_eq!(departures.on_feedback(65_535, true), None);
-        assert_eq!(departures.on_feedback(1, false), Some(now));
-        assert_eq!(departures.on_feedback(2, true), None);
+        let start = Instant::now();
+        let mut departures = Departures::new(start);
+        let (left, now) = (start + Duration::from_millis(5), start + Duration::from_millis(40));
+        departures.on_flushed(left, 65_534, 4);
+        assert_eq!(departures.on_feedback(now, 65_535, true), Some(left));
+        assert_eq!(departures.on_feedback(now, 65_535, true), None);
+        assert_eq!(departures.on_feedback(now, 1, false), Some(left));
+        assert_eq!(departures.on_feedback(now, 1, false), None);
+        assert_eq!(departures.on_feedback(now, 2, true), None);
         assert_eq!(departures.delivery(), Delivery { received: 1, lost: 1 });
+        assert_eq!(departures.on_feedback(now, 1, true), Some(left));
+        assert_eq!(departures.delivery(), Delivery { received: 2, lost: 0 });
+    }
+
+    #[test]
+    fn old_numbers_are_forgotten_and_the_clock_may_wrap() {
+        let start = Instant::now();
+        let mut departures = Departures::new(start);
+        departures.on_flushed(start, 0, 1);
+        let late = start + Duration::from_secs(72 * 60);
+        departures.on_flushed(late, 1, DEPARTURES_MAX);
+        assert_eq!(departures.on_feedback(late, 0, true), None);
+        assert_eq!(departures.on_feedback(late + Duration::from_millis(7), 1, true), Some(late));
+        departures.on_flushed(late, 9_000, 2);
+        assert_eq!(departures.on_feedback(late, 8_000, true), None);
     }
 }

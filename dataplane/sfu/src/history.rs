@@ -8,6 +8,9 @@ use std::time::Instant;
 use auralink_codecs::vp8;
 use auralink_rtc::units::SeqNo;
 
+/// Most octets of RTP padding a packet gets: libwebrtc splits a frame into packets that differ by an octet or two.
+pub const PADDING_MAX: u8 = 4;
+
 /// What is remembered of a packet beside its payload.
 #[derive(Clone, Copy, Debug)]
 pub struct Packet {
@@ -20,12 +23,14 @@ pub struct Packet {
     /// RFC 6464: bit 7 voice activity, bits 0 to 6 level in −dBov.
     pub audio_level: Option<u8>,
     pub len: u16,
+    /// RTP padding written behind the payload so that a frame's packets are of one size (RFC 3550 §5.1).
+    pub padding: u8,
     offset: u64,
 }
 
 impl Packet {
     pub fn new(seq: SeqNo, timestamp: u32, marker: bool, arrival: Instant) -> Self {
-        Self { seq, timestamp, marker, arrival, vp8: None, audio_level: None, len: 0, offset: 0 }
+        Self { seq, timestamp, marker, arrival, vp8: None, audio_level: None, len: 0, padding: 0, offset: 0 }
     }
 
     /// Whether this packet starts a key frame; audio can always be joined.
@@ -61,10 +66,11 @@ impl History {
     /// A contiguous place of `len` bytes to open a payload into; nothing is remembered until [`Self::commit`]. What the place
     /// held is forgotten from here on. `None` when `len` exceeds a quarter of the ring.
     pub fn reserve(&mut self, len: usize) -> Option<&mut [u8]> {
-        if len > self.bytes.len() / 4 {
+        let kept = len + usize::from(PADDING_MAX);
+        if kept > self.bytes.len() / 4 {
             return None;
         }
-        let start = self.place(len);
+        let start = self.place(kept);
         self.bytes.get_mut(start..start + len)
     }
 
@@ -79,20 +85,37 @@ impl History {
         debug_assert!(skip + usize::from(packet.len) <= reserved);
         packet.offset = self.head + skip as u64;
         *slot = Some(packet);
-        self.head += (skip + usize::from(packet.len)) as u64;
+        self.head += (skip + usize::from(packet.len) + usize::from(PADDING_MAX)) as u64;
         true
     }
 
-    /// The packet and its payload, if still held.
+    /// Writes RTP padding behind the payload of a packet that nobody was sent yet. Too much of it, or a packet that is gone, is
+    /// left as it is.
+    pub fn pad(&mut self, seq: SeqNo, padding: u8) {
+        let slot = self.index.get_mut(seq.0 as usize & (self.index.len() - 1));
+        let Some(packet) = slot.and_then(Option::as_mut).filter(|packet| packet.seq == seq) else { return };
+        let start = (packet.offset as usize & (self.bytes.len() - 1)) + usize::from(packet.len);
+        let place = self.bytes.get_mut(start..start + usize::from(padding));
+        if let Some((count, zeros)) =
+            place.filter(|_| padding <= PADDING_MAX).and_then(<[u8]>::split_last_mut)
+        {
+            zeros.fill(0);
+            *count = padding;
+            packet.padding = padding;
+        }
+    }
+
+    /// The packet and its payload, padding included, if still held.
     pub fn find(&self, seq: SeqNo) -> Option<(&Packet, &[u8])> {
         let packet = self.index.get(seq.0 as usize & (self.index.len() - 1))?.as_ref()?;
         // Up to a quarter of the ring ahead of the head may have been handed out by `reserve`.
         let reach = (self.bytes.len() - self.bytes.len() / 4) as u64;
-        if packet.seq != seq || packet.offset + reach < self.head + u64::from(packet.len) {
+        let len = usize::from(packet.len) + usize::from(packet.padding);
+        if packet.seq != seq || packet.offset + reach < self.head + len as u64 {
             return None;
         }
         let start = packet.offset as usize & (self.bytes.len() - 1);
-        Some((packet, self.bytes.get(start..start + usize::from(packet.len))?))
+        Some((packet, self.bytes.get(start..start + len)?))
     }
 
     /// Whether `seq` was committed and not yet displaced in the index.
@@ -182,6 +205,22 @@ mod tests {
         history.reserve(12).unwrap().copy_from_slice(b"\x00\x07payload123");
         assert!(history.commit(12, 2, packet(7, 7)));
         assert_eq!(history.find(SeqNo(7)).unwrap().1, b"payload");
+    }
+
+    #[test]
+    fn padding_stands_behind_its_payload_and_touches_no_other() {
+        let mut history = History::new(HistorySize { bytes: 4_096, packets: 16 });
+        for seq in 1..=3 {
+            assert!(put(&mut history, seq, 10 + seq as usize));
+        }
+        history.pad(SeqNo(2), 3);
+        let (packet, bytes) = history.find(SeqNo(2)).unwrap();
+        assert_eq!((packet.len, packet.padding, &bytes[12..]), (12, 3, &[0, 0, 3][..]));
+        assert!(history.find(SeqNo(1)).unwrap().1.iter().all(|byte| *byte == 1));
+        assert!(history.find(SeqNo(3)).unwrap().1.iter().all(|byte| *byte == 3));
+        history.pad(SeqNo(3), PADDING_MAX + 1);
+        history.pad(SeqNo(9), 1);
+        assert_eq!(history.find(SeqNo(3)).unwrap().1.len(), 13);
     }
 
     #[test]

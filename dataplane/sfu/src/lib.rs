@@ -7,11 +7,14 @@
 
 pub mod config;
 pub mod departures;
+pub mod header;
 pub mod history;
+pub mod hold;
 pub mod lanes;
 pub mod nack;
 pub mod publisher;
 pub mod reception;
+pub mod resend;
 pub mod rewrite;
 pub mod shard;
 pub mod slots;

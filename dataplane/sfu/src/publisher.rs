@@ -7,7 +7,8 @@ use auralink_proto::{Codec, MediaKind, ShardId, TrackId};
 use auralink_rtc::units::SeqNo;
 
 use crate::config::ShardConfig;
-use crate::history::{History, Packet};
+use crate::history::{History, PADDING_MAX, Packet};
+use crate::hold::Hold;
 use crate::nack::{Gap, NackGenerator};
 use crate::reception::Reception;
 use crate::rewrite::TimeMapping;
@@ -117,6 +118,9 @@ pub struct Track {
     pub layers: Vec<Layer>,
     /// Packets that arrived since the last egress, in order of arrival.
     pub pending: Vec<(u8, SeqNo)>,
+    /// Whether what is pending goes out with the next egress.
+    pub released: bool,
+    pub hold: Hold,
     pub followers: Vec<Follower>,
     pub lane_followers: Vec<LaneFollower>,
     pub muted: bool,
@@ -133,6 +137,8 @@ impl Track {
             source,
             layers: Vec::with_capacity(LAYERS_MAX),
             pending: Vec::with_capacity(PENDING_MAX),
+            released: false,
+            hold: Hold::default(),
             followers: Vec::new(),
             lane_followers: Vec::new(),
             muted: false,
@@ -190,6 +196,35 @@ impl Track {
         (gap, !was_live)
     }
 
+    /// Pads the pending packets of each frame to the size of its largest, if they differ by a few octets: equal sizes are one
+    /// train. Once for all subscribers, before any of them is sent anything.
+    pub fn equalise(&mut self) {
+        if !self.is_video() || self.pending.len() < 2 {
+            return;
+        }
+        for (index, layer) in self.layers.iter_mut().enumerate() {
+            let of_layer = self.pending.iter().filter(|(layer, _)| usize::from(*layer) == index);
+            let mut frame: Option<(u32, u16)> = None;
+            let mut first = 0;
+            // Frames follow each other within a layer: each is padded when the next begins.
+            for (at, (_, seq)) in of_layer.clone().enumerate() {
+                let Some((packet, _)) = layer.history.find(*seq) else { continue };
+                match &mut frame {
+                    Some((timestamp, len_max)) if *timestamp == packet.timestamp => {
+                        *len_max = packet.len.max(*len_max);
+                    }
+                    _ => {
+                        let next = (packet.timestamp, packet.len);
+                        let ended = frame.replace(next);
+                        pad(&mut layer.history, ended, of_layer.clone().skip(first).take(at - first));
+                        first = at;
+                    }
+                }
+            }
+            pad(&mut layer.history, frame, of_layer.skip(first));
+        }
+    }
+
     /// The layer to send to someone who wants no more than `layer_max`: the highest live one not above it, else the lowest
     /// live one.
     pub fn best_layer(&self, now: Instant, layer_max: u8) -> Option<u8> {
@@ -197,6 +232,13 @@ impl Track {
             (0..self.layers.len() as u8).filter(|index| self.layers[usize::from(*index)].is_live(now));
         let lowest = live.clone().next();
         live.rfind(|index| *index <= layer_max).or(lowest)
+    }
+
+    /// When a live layer that somebody follows will have fallen silent, if nothing more arrives.
+    pub fn silence_due(&self, now: Instant) -> Option<Instant> {
+        let is_watched = self.is_video() && !self.followers.is_empty();
+        let live = self.layers.iter().filter(|layer| is_watched && layer.is_live(now));
+        live.filter_map(|layer| layer.last_packet).min().map(|last| last + LAYER_SILENT)
     }
 
     /// Both sides' time mappings for a switch between layers.
@@ -210,6 +252,17 @@ impl Track {
         match self.source {
             Source::Lane { shard, .. } => Some(shard),
             Source::Local { .. } => None,
+        }
+    }
+}
+
+/// Pads packets of one frame, given its timestamp and the length of its longest.
+fn pad<'a>(history: &mut History, frame: Option<(u32, u16)>, packets: impl Iterator<Item = &'a (u8, SeqNo)>) {
+    let Some((_, len_max)) = frame else { return };
+    for (_, seq) in packets {
+        let missing = history.find(*seq).map_or(0, |(packet, _)| len_max.saturating_sub(packet.len));
+        if (1..=u16::from(PADDING_MAX)).contains(&missing) {
+            history.pad(*seq, missing as u8);
         }
     }
 }

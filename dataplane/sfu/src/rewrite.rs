@@ -26,12 +26,42 @@ pub struct TimeMapping {
 }
 
 /// Distance from a source's numbers to the subscriber's.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 struct Offsets {
     seq: i64,
     timestamp: u32,
     picture_id: u16,
     tl0: u8,
+}
+
+/// Switches remembered: retransmissions are asked for within a second or so, in which a line seldom switches twice.
+const SEAMS_MAX: usize = 8;
+
+/// From where on which source is the stream. What a line sent is known from its seams, without a memory of each packet.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Seam {
+    /// The subscriber's number of the first packet behind the seam.
+    from: SeqNo,
+    /// The source's number of it: older packets belong to what came before.
+    base: SeqNo,
+    layer: u8,
+    offsets: Offsets,
+}
+
+impl Seam {
+    /// The subscriber's identifiers for `packet`; `None` for one from before the seam.
+    fn rewrite(&self, packet: &Packet) -> Option<Rewritten> {
+        if packet.seq < self.base {
+            return None;
+        }
+        let vp8 = packet.vp8.unwrap_or_default();
+        Some(Rewritten {
+            seq: SeqNo(packet.seq.0.checked_add_signed(self.offsets.seq)?),
+            timestamp: packet.timestamp.wrapping_add(self.offsets.timestamp),
+            picture_id: vp8.picture_id.map(|id| id.with(id.value.wrapping_add(self.offsets.picture_id))),
+            tl0_picture_index: vp8.tl0_picture_index.map(|tl0| tl0.wrapping_add(self.offsets.tl0)),
+        })
+    }
 }
 
 /// The last packet sent, to continue from.
@@ -47,9 +77,8 @@ struct Last {
 #[derive(Debug)]
 pub struct Rewriter {
     clock_rate: u32,
-    offsets: Offsets,
-    /// Packets of the source older than this belong to what came before the seam.
-    base: SeqNo,
+    /// The newest one first.
+    seams: [Option<Seam>; SEAMS_MAX],
     last: Option<Last>,
     first_seq: SeqNo,
 }
@@ -57,44 +86,27 @@ pub struct Rewriter {
 impl Rewriter {
     /// `first_seq`: what the line's first packet will carry.
     pub fn new(clock_rate: u32, first_seq: SeqNo) -> Self {
-        Self { clock_rate, offsets: Offsets::default(), base: SeqNo(0), last: None, first_seq }
+        Self { clock_rate, seams: [None; SEAMS_MAX], last: None, first_seq }
     }
 
-    /// Continues with another source, whose first packet is `packet`. `mappings` are those of the old and the new source,
-    /// which place the new media time exactly; without them the arrival times do.
-    pub fn switch_to(&mut self, packet: &Packet, mappings: Option<(TimeMapping, TimeMapping)>) {
-        self.base = packet.seq;
-        let Some(last) = self.last else {
-            self.offsets =
-                Offsets { seq: self.first_seq.0 as i64 - packet.seq.0 as i64, ..Offsets::default() };
-            return;
+    /// Continues with another source, `layer` of the track followed, whose first packet is `packet`. `mappings` are those of
+    /// the old and the new source, which place the new media time exactly; without them the arrival times do.
+    pub fn switch_to(&mut self, layer: u8, packet: &Packet, mappings: Option<(TimeMapping, TimeMapping)>) {
+        let (from, offsets) = match self.last {
+            None => (self.first_seq, Offsets::default()),
+            Some(last) => (SeqNo(last.seq.0 + 1), self.continued(&last, packet, mappings)),
         };
-        let timestamp = self.continued_timestamp(&last, packet, mappings);
-        let vp8 = packet.vp8.unwrap_or_default();
-        self.offsets = Offsets {
-            seq: last.seq.0 as i64 + 1 - packet.seq.0 as i64,
-            timestamp: timestamp.wrapping_sub(packet.timestamp),
-            picture_id: vp8.picture_id.map_or(0, |id| last.picture_id.wrapping_add(1).wrapping_sub(id.value)),
-            tl0: vp8.tl0_picture_index.map_or(0, |tl0| last.tl0.wrapping_add(1).wrapping_sub(tl0)),
-        };
+        let offsets = Offsets { seq: from.0 as i64 - packet.seq.0 as i64, ..offsets };
+        self.seams.rotate_right(1);
+        self.seams[0] = Some(Seam { from, base: packet.seq, layer, offsets });
     }
 
     /// The subscriber's identifiers for `packet`; `None` for one from before the last switch.
     pub fn rewrite(&mut self, packet: &Packet) -> Option<Rewritten> {
-        if packet.seq < self.base {
-            return None;
-        }
-        let seq = SeqNo(packet.seq.0.checked_add_signed(self.offsets.seq)?);
-        let vp8 = packet.vp8.unwrap_or_default();
-        let rewritten = Rewritten {
-            seq,
-            timestamp: packet.timestamp.wrapping_add(self.offsets.timestamp),
-            picture_id: vp8.picture_id.map(|id| id.with(id.value.wrapping_add(self.offsets.picture_id))),
-            tl0_picture_index: vp8.tl0_picture_index.map(|tl0| tl0.wrapping_add(self.offsets.tl0)),
-        };
-        if self.last.is_none_or(|last| seq > last.seq) {
+        let rewritten = self.seams[0]?.rewrite(packet)?;
+        if self.last.is_none_or(|last| rewritten.seq > last.seq) {
             self.last = Some(Last {
-                seq,
+                seq: rewritten.seq,
                 timestamp: rewritten.timestamp,
                 arrival: packet.arrival,
                 picture_id: rewritten.picture_id.map_or(0, |id| id.value),
@@ -106,18 +118,56 @@ impl Rewriter {
 
     /// The media time that belongs to a source's media time, for sender reports.
     pub fn timestamp(&self, source: u32) -> u32 {
-        source.wrapping_add(self.offsets.timestamp)
+        source.wrapping_add(self.seams[0].map_or(0, |seam| seam.offsets.timestamp))
     }
 
-    /// Which packet of the present source carries `seq`, if it is one from after the last switch.
-    pub fn source_of(&self, seq: SeqNo) -> Option<SeqNo> {
-        let source = SeqNo(seq.0.checked_add_signed(-self.offsets.seq)?);
-        (self.last.is_some() && source >= self.base).then_some(source)
+    /// Which packet of which layer is, or would have been, number `seq`. `None` before the oldest seam remembered, and for
+    /// what was not sent yet.
+    pub fn source_of(&self, seq: SeqNo) -> Option<(u8, SeqNo)> {
+        let seam = self.seam_of(seq)?;
+        Some((seam.layer, SeqNo(seq.0.checked_add_signed(-seam.offsets.seq)?)))
+    }
+
+    /// The identifiers under which `packet` is number `seq`.
+    pub fn rewrite_again(&self, seq: SeqNo, packet: &Packet) -> Option<Rewritten> {
+        self.seam_of(seq)?.rewrite(packet).filter(|rewritten| rewritten.seq == seq)
     }
 
     /// The highest sequence number sent.
     pub fn highest(&self) -> Option<SeqNo> {
         self.last.map(|last| last.seq)
+    }
+
+    /// Another track follows: what was sent until now cannot be found any more. The numbers go on.
+    pub fn forget_sources(&mut self) {
+        self.seams = [None; SEAMS_MAX];
+    }
+
+    /// The layer's own numbers start anew: what was sent of it cannot be found any more.
+    pub fn forget_layer(&mut self, layer: u8) {
+        for seam in self.seams.iter_mut().filter(|seam| seam.is_some_and(|seam| seam.layer == layer)) {
+            *seam = None;
+        }
+    }
+
+    fn seam_of(&self, seq: SeqNo) -> Option<&Seam> {
+        let sent = self.last.is_some_and(|last| seq <= last.seq);
+        self.seams.iter().flatten().find(|seam| sent && seam.from <= seq)
+    }
+
+    fn continued(
+        &self,
+        last: &Last,
+        packet: &Packet,
+        mappings: Option<(TimeMapping, TimeMapping)>,
+    ) -> Offsets {
+        let vp8 = packet.vp8.unwrap_or_default();
+        Offsets {
+            seq: 0,
+            timestamp: self.continued_timestamp(last, packet, mappings).wrapping_sub(packet.timestamp),
+            picture_id: vp8.picture_id.map_or(0, |id| last.picture_id.wrapping_add(1).wrapping_sub(id.value)),
+            tl0: vp8.tl0_picture_index.map_or(0, |tl0| last.tl0.wrapping_add(1).wrapping_sub(tl0)),
+        }
     }
 
     fn continued_timestamp(
@@ -171,11 +221,11 @@ mod tests {
         let start = Instant::now();
         let mut rewriter = Rewriter::new(90_000, SeqNo(500));
         let first = video(70_000, 1_000, 0x7fff, 255, start);
-        rewriter.switch_to(&first, None);
+        rewriter.switch_to(0, &first, None);
         let sent = rewriter.rewrite(&first).unwrap();
         assert_eq!((sent.seq, sent.timestamp), (SeqNo(500), 1_000));
         let other = video(90_001, 777, 5, 9, start + Duration::from_millis(100));
-        rewriter.switch_to(&other, None);
+        rewriter.switch_to(1, &other, None);
         let sent = rewriter.rewrite(&other).unwrap();
         assert_eq!((sent.seq, sent.timestamp), (SeqNo(501), 10_000));
         assert_eq!((sent.picture_id.unwrap().value, sent.tl0_picture_index), (0, Some(0)));
@@ -188,14 +238,14 @@ mod tests {
         let start = Instant::now();
         let mut rewriter = Rewriter::new(90_000, SeqNo(1));
         let first = video(1, 50_000, 1, 1, start);
-        rewriter.switch_to(&first, None);
+        rewriter.switch_to(0, &first, None);
         rewriter.rewrite(&first);
         let old = TimeMapping { ntp: NtpTime(10 << 32), timestamp: 50_000, arrival: start };
         let new =
             TimeMapping { ntp: NtpTime((10 << 32) + (1 << 31)), timestamp: 4_000_000_000, arrival: start };
         // 45,000 ticks (half a second) after the old report, and 90 ticks later still; it arrived 40 ms late.
         let other = video(900, 4_000_000_090, 1, 1, start + Duration::from_millis(541));
-        rewriter.switch_to(&other, Some((old, new)));
+        rewriter.switch_to(1, &other, Some((old, new)));
         assert_eq!(rewriter.rewrite(&other).unwrap().timestamp, 95_090);
     }
 
@@ -204,11 +254,40 @@ mod tests {
         let start = Instant::now();
         let mut rewriter = Rewriter::new(90_000, SeqNo(1));
         let first = video(1, 50_000, 1, 1, start);
-        rewriter.switch_to(&first, None);
+        rewriter.switch_to(0, &first, None);
         rewriter.rewrite(&first);
         let mapping = TimeMapping { ntp: NtpTime(1 << 32), timestamp: 50_000, arrival: start };
         let other = video(2, 49_000, 1, 1, start);
-        rewriter.switch_to(&other, Some((mapping, mapping)));
+        rewriter.switch_to(1, &other, Some((mapping, mapping)));
         assert_eq!(rewriter.rewrite(&other).unwrap().timestamp, 50_001);
+    }
+
+    #[test]
+    fn what_was_sent_is_found_behind_its_seam() {
+        let start = Instant::now();
+        let mut rewriter = Rewriter::new(90_000, SeqNo(500));
+        for seq in 70_000..70_010 {
+            let packet = video(seq, 1_000, 1, 1, start);
+            if seq == 70_000 {
+                rewriter.switch_to(0, &packet, None);
+            }
+            rewriter.rewrite(&packet);
+        }
+        let other = video(90_000, 777, 5, 9, start);
+        rewriter.switch_to(2, &other, None);
+        rewriter.rewrite(&other);
+        assert_eq!(rewriter.source_of(SeqNo(503)), Some((0, SeqNo(70_003))));
+        assert_eq!(rewriter.source_of(SeqNo(510)), Some((2, SeqNo(90_000))));
+        assert_eq!((rewriter.source_of(SeqNo(499)), rewriter.source_of(SeqNo(511))), (None, None));
+        let again = rewriter.rewrite_again(SeqNo(503), &video(70_003, 1_000, 1, 1, start)).unwrap();
+        assert_eq!((again.seq, again.timestamp), (SeqNo(503), 1_000));
+        assert_eq!(rewriter.rewrite_again(SeqNo(503), &other), None);
+        rewriter.forget_layer(0);
+        assert_eq!((rewriter.source_of(SeqNo(503)), rewriter.source_of(SeqNo(510)).is_some()), (None, true));
+        rewriter.forget_sources();
+        assert_eq!(rewriter.source_of(SeqNo(510)), None);
+        let third = video(5, 1, 1, 1, start);
+        rewriter.switch_to(0, &third, None);
+        assert_eq!(rewriter.rewrite(&third).unwrap().seq, SeqNo(511));
     }
 }

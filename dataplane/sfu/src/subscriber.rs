@@ -1,40 +1,26 @@
 //! A line: one m-line on which a client receives. It follows a track, chooses the layer, and turns each packet of it into a
 //! packet of the line's own stream. The line's SSRCs stay while tracks come and go.
 
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
-use auralink_proto::{ExtensionMap, ExtensionUri, Intent, MediaKind, Mid, PayloadMap, SendSection};
+use auralink_proto::{Intent, MediaKind, Mid, PayloadMap, SendSection};
 use auralink_rtc::egress::Egress;
-use auralink_rtc::rtp::{HeaderWriter, RtpFields};
+use auralink_rtc::rtp::RtpFields;
 use auralink_rtc::srtp::{SealStream, SrtpSeal};
 use auralink_rtc::units::{Route, SeqNo};
 
+use crate::header::HeaderTemplate;
 use crate::history::Packet;
 use crate::lanes::LANE_BYTES_MAX;
 use crate::publisher::Track;
+use crate::resend::ResendLimit;
 use crate::rewrite::{Rewriter, Rewritten};
 use crate::stats::DropReason;
 
-/// Packets a line remembers having sent; a power of two.
-const SENT_MAX: usize = 512;
-/// Times one packet is resent.
-const RESENDS_MAX: u8 = 5;
-/// Between two resends of one packet: a second request this soon is the same request.
-const RESEND_INTERVAL: Duration = Duration::from_millis(20);
 /// Packets that may have overtaken a keyframe and are sent after it.
 const BACKLOG_MAX: u64 = 256;
-/// Bytes of the largest header we write: fixed part, extension head, mid (17), transport-wide number (3), level (2), padding.
-const HEADER_BYTES_MAX: usize = 12 + 4 + 17 + 3 + 2 + 2;
-
-/// What a line sent, for retransmission.
-#[derive(Clone, Copy, Debug)]
-struct Sent {
-    rewritten: Rewritten,
-    layer: u8,
-    source: SeqNo,
-    resent: Option<Instant>,
-    resends: u8,
-}
+/// Bytes of the original sequence number in front of a repaired payload (RFC 4588 §4).
+const REPAIR_PREFIX: usize = 2;
 
 /// The repair stream of a line (RFC 4588).
 #[derive(Debug)]
@@ -42,6 +28,7 @@ struct Repair {
     ssrc: u32,
     stream: Option<SealStream>,
     next: SeqNo,
+    limit: ResendLimit,
 }
 
 /// Where sealed packets of one transport go: its cipher, its train and its transport-wide numbers.
@@ -73,7 +60,7 @@ pub struct Line {
     stream: Option<SealStream>,
     repair: Option<Repair>,
     payload: Option<PayloadMap>,
-    extensions: ExtensionMap,
+    header: HeaderTemplate,
     /// Slot of the track followed.
     pub track: Option<u32>,
     pub intent: Intent,
@@ -82,7 +69,6 @@ pub struct Line {
     rewriter: Rewriter,
     /// After joining at a keyframe: packets behind it that had arrived before it, next and last.
     backlog: Option<(SeqNo, SeqNo)>,
-    sent: Box<[Option<Sent>]>,
     /// How many of the track's pending packets this line has dealt with in this egress.
     pub(crate) cursor: usize,
     pub counters: LineCounters,
@@ -99,32 +85,31 @@ pub struct LineCounters {
 
 impl Line {
     /// `first_seq`: random start of both streams (RFC 3550 §5.1).
-    pub fn new(section: &SendSection, first_seq: u16) -> Self {
+    pub fn new(now: Instant, section: &SendSection, first_seq: u16) -> Self {
         let clock_rate = if section.kind == MediaKind::Video { 90_000 } else { 48_000 };
-        let sent = if section.rtx_ssrc.is_some() { SENT_MAX } else { 0 };
+        let repair = section.rtx_ssrc.map(|ssrc| Repair {
+            ssrc,
+            stream: None,
+            next: SeqNo::first(first_seq ^ 0x2aaa),
+            limit: ResendLimit::new(now),
+        });
         let mut line = Self {
             mid: section.mid,
             kind: section.kind,
             ssrc: section.ssrc,
             stream: None,
-            repair: None,
+            repair,
             payload: None,
-            extensions: section.extensions,
+            header: HeaderTemplate::new(&section.mid, &section.extensions),
             track: None,
             intent: Intent::default(),
             current: None,
             target: None,
             rewriter: Rewriter::new(clock_rate, SeqNo::first(first_seq)),
             backlog: None,
-            sent: vec![None; sent].into_boxed_slice(),
             cursor: 0,
             counters: LineCounters::default(),
         };
-        line.repair = section.rtx_ssrc.map(|ssrc| Repair {
-            ssrc,
-            stream: None,
-            next: SeqNo::first(first_seq ^ 0x2aaa),
-        });
         line.update(section);
         line
     }
@@ -132,7 +117,7 @@ impl Line {
     /// Takes over what a newer description may change: payload types and extensions.
     pub fn update(&mut self, section: &SendSection) {
         self.payload = section.payloads.iter().find(|map| map.codec.kind() == section.kind).copied();
-        self.extensions = section.extensions;
+        self.header = HeaderTemplate::new(&section.mid, &section.extensions);
     }
 
     /// Registers the line's SSRCs with the cipher, once keys exist.
@@ -156,10 +141,12 @@ impl Line {
         self.target = None;
         self.backlog = None;
         self.cursor = 0;
+        self.rewriter.forget_sources();
     }
 
     /// Forgets having joined `layer`: its packets start anew.
     pub fn leave(&mut self, layer: u8) {
+        self.rewriter.forget_layer(layer);
         if self.current == Some(layer) {
             self.current = None;
         }
@@ -190,7 +177,7 @@ impl Line {
         track.muted || self.intent.paused
     }
 
-    /// Sends one packet of the track followed, if it is one for this line.
+    /// Sends one packet of the track followed, if it is one for this line. `payload` includes the packet's padding.
     pub fn forward(
         &mut self,
         track: &Track,
@@ -205,20 +192,20 @@ impl Line {
             self.counters.filtered += 1;
             return Forwarded::Filtered;
         }
-        if !sink.egress.has_room()
-            && sink.egress.reserve(&sink.route, payload.len() + HEADER_BYTES_MAX + 16).is_none()
-        {
+        // Nothing may change before there is a place for the packet: it will be offered again.
+        if !sink.egress.has_room_for(&sink.route, self.sealed_len(packet, payload.len(), sink)) {
             return Forwarded::Full;
         }
         self.switch_if_due(track, layer, packet);
-        let rewritten = self.rewriter.rewrite(packet).filter(|rewritten| !self.has_sent(rewritten.seq));
+        let rewritten = self.rewriter.rewrite(packet);
+        let rewritten = rewritten.filter(|rewritten| !sink.seal.has_sealed(stream, rewritten.seq));
         let Some(rewritten) = rewritten else {
             self.counters.filtered += 1;
             return Forwarded::Filtered;
         };
         let fields = RtpFields {
             marker: packet.marker,
-            padding: false,
+            padding: packet.padding > 0,
             pt: map.pt,
             seq: rewritten.seq.wire(),
             timestamp: rewritten.timestamp,
@@ -228,8 +215,7 @@ impl Line {
         let result = self.write(&fields, packet, &rewritten, payload, seal, sink);
         if result == Forwarded::Sent {
             self.counters.packets = self.counters.packets.wrapping_add(1);
-            self.counters.octets = self.counters.octets.wrapping_add(payload.len() as u32);
-            self.remember(layer, packet.seq, rewritten);
+            self.counters.octets = self.counters.octets.wrapping_add(u32::from(packet.len));
         }
         result
     }
@@ -244,19 +230,21 @@ impl Line {
     ) -> Option<Forwarded> {
         let pt = self.payload?.rtx_pt?;
         let seq = self.rewriter.highest()?.nearest(wire);
-        let was_sent = self.has_sent(seq);
-        let (layer, source) = self.recall(now, seq)?;
+        let (layer, source) = self.rewriter.source_of(seq)?;
+        let was_sent = sink.seal.has_sealed(self.stream?, seq);
+        let repair = self.repair.as_mut()?;
+        if !repair.limit.admits(now, seq.0) {
+            return None;
+        }
         let history = &track.layers.get(usize::from(layer))?.history;
         let Some((packet, payload)) = history.find(source) else {
             // What never reached us is being asked for upstream; only what we had and lost is a drop.
             return was_sent.then_some(Forwarded::Dropped(DropReason::HistoryGone));
         };
-        let rewritten = match self.sent.get(seq.0 as usize & (SENT_MAX - 1)).copied().flatten() {
-            Some(sent) if sent.rewritten.seq == seq => sent.rewritten,
-            _ => self.rewriter.rewrite(packet)?,
-        };
-        let repair = self.repair.as_mut()?;
+        let rewritten = self.rewriter.rewrite_again(seq, packet)?;
         let seal = Seal { stream: repair.stream?, seq: repair.next, repaired: Some(rewritten.seq.wire()) };
+        // Padding is not repaired (RFC 4588 §4).
+        let payload = &payload[..usize::from(packet.len)];
         let fields = RtpFields {
             marker: packet.marker,
             padding: false,
@@ -298,7 +286,7 @@ impl Line {
             return;
         }
         let mappings = self.current.and_then(|old| track.mappings(old, layer));
-        self.rewriter.switch_to(packet, mappings);
+        self.rewriter.switch_to(layer, packet, mappings);
         self.current = Some(layer);
         let highest = track.layers.get(usize::from(layer)).and_then(|layer| layer.nack.highest());
         self.backlog = highest
@@ -325,33 +313,9 @@ impl Line {
         }
     }
 
-    fn has_sent(&self, seq: SeqNo) -> bool {
-        let slot = self.sent.get(seq.0 as usize & (SENT_MAX - 1)).copied().flatten();
-        slot.is_some_and(|sent| sent.rewritten.seq == seq)
-    }
-
-    fn remember(&mut self, layer: u8, source: SeqNo, rewritten: Rewritten) {
-        if let Some(slot) = self.sent.get_mut(rewritten.seq.0 as usize & (SENT_MAX - 1)) {
-            *slot = Some(Sent { rewritten, layer, source, resent: None, resends: 0 });
-        }
-    }
-
-    /// Which source packet line packet `seq` was or would have been, unless it was resent too often or just now.
-    fn recall(&mut self, now: Instant, seq: SeqNo) -> Option<(u8, SeqNo)> {
-        let slot = self.sent.get_mut(seq.0 as usize & (SENT_MAX - 1))?;
-        match slot {
-            Some(sent) if sent.rewritten.seq == seq => {
-                let too_soon = sent.resent.is_some_and(|last| now < last + RESEND_INTERVAL);
-                if too_soon || sent.resends >= RESENDS_MAX {
-                    return None;
-                }
-                sent.resent = Some(now);
-                sent.resends += 1;
-                Some((sent.layer, sent.source))
-            }
-            // Never sent: it arrived before the keyframe it belongs to, or has been recovered since.
-            _ => Some((self.current?, self.rewriter.source_of(seq)?)),
-        }
+    /// Bytes of the datagram that carries `payload`, unrepaired.
+    fn sealed_len(&self, packet: &Packet, payload_len: usize, sink: &Sink<'_>) -> usize {
+        self.header.len(packet.audio_level.is_some()) + payload_len + sink.seal.overhead_rtp()
     }
 
     /// Writes and seals one packet straight into the train.
@@ -364,18 +328,14 @@ impl Line {
         seal: Seal,
         sink: &mut Sink<'_>,
     ) -> Forwarded {
-        let mut header = [0; HEADER_BYTES_MAX];
-        let twcc = *sink.next_twcc;
-        let Some((header_len, has_twcc)) = self.write_header(&mut header, fields, packet, twcc) else {
-            return Forwarded::Dropped(DropReason::TooLarge);
-        };
-        let prefix_len = if seal.repaired.is_some() { 2 } else { 0 };
-        let len = header_len + prefix_len + payload.len() + sink.seal.overhead_rtp();
+        let prefix_len = if seal.repaired.is_some() { REPAIR_PREFIX } else { 0 };
+        let len = self.sealed_len(packet, payload.len(), sink) + prefix_len;
         if len > LANE_BYTES_MAX {
             return Forwarded::Dropped(DropReason::TooLarge);
         }
+        let twcc = *sink.next_twcc;
         let Some(place) = sink.egress.reserve(&sink.route, len) else { return Forwarded::Full };
-        place[..header_len].copy_from_slice(&header[..header_len]);
+        let header_len = self.header.write(place, fields, packet.audio_level, twcc);
         let is_patched = packet.vp8.is_some_and(|vp8| {
             vp8.picture_id != rewritten.picture_id || vp8.tl0_picture_index != rewritten.tl0_picture_index
         });
@@ -385,7 +345,7 @@ impl Line {
             // The shared plaintext is never patched: the copy in the train is.
             let body = &mut place[header_len..header_len + prefix_len + payload.len()];
             if let Some(original) = seal.repaired {
-                body[..2].copy_from_slice(&original.to_be_bytes());
+                body[..REPAIR_PREFIX].copy_from_slice(&original.to_be_bytes());
             }
             body[prefix_len..].copy_from_slice(payload);
             if let Some(vp8) = packet.vp8.filter(|_| is_patched) {
@@ -397,31 +357,11 @@ impl Line {
             return Forwarded::Dropped(DropReason::SealRefused);
         }
         sink.egress.commit();
-        if has_twcc {
+        if self.header.has_twcc() {
             sink.egress.note_twcc(sink.owner, twcc);
             *sink.next_twcc = twcc.wrapping_add(1);
         }
         Forwarded::Sent
-    }
-
-    /// The same set of elements for every packet of a line, so that packets of a frame stay of one size.
-    fn write_header(
-        &self,
-        out: &mut [u8; HEADER_BYTES_MAX],
-        fields: &RtpFields,
-        packet: &Packet,
-        twcc: u16,
-    ) -> Option<(usize, bool)> {
-        let mut writer = HeaderWriter::new(out, fields)?;
-        if let Some(id) = self.extensions.id(ExtensionUri::Mid) {
-            let _ = writer.extension(id, self.mid.as_bytes());
-        }
-        if let Some((id, level)) = self.extensions.id(ExtensionUri::AudioLevel).zip(packet.audio_level) {
-            let _ = writer.extension(id, &[level]);
-        }
-        let twcc_id = self.extensions.id(ExtensionUri::TransportCc);
-        let has_twcc = twcc_id.is_some_and(|id| writer.extension(id, &twcc.to_be_bytes()));
-        Some((writer.finish(), has_twcc))
     }
 }
 

@@ -105,6 +105,12 @@ impl SrtpSeal {
         Ok(SealStream((self.streams.len() - 1) as u32))
     }
 
+    /// Whether number `seq` of a stream was sealed, or is too old to tell.
+    pub fn has_sealed(&self, stream: SealStream, seq: SeqNo) -> bool {
+        let sealed = self.streams.get(stream.0 as usize).and_then(|stream| stream.sealed.as_ref());
+        sealed.is_some_and(|(window, base)| seq.0 < *base || !window.admits(seq.0))
+    }
+
     /// Seals one RTP packet out of place: `place` is the header of `header_len` bytes, already written, and room for exactly
     /// `payload` and [`Self::overhead_rtp`]. `seq` is what the header says, extended; a stream may start anywhere.
     pub fn seal_rtp(
