@@ -43,11 +43,21 @@ pub enum IoBackend {
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize, clap::ValueEnum)]
 #[serde(rename_all = "lowercase")]
 pub enum Spill {
-    /// At the room's home shard.
+    /// At the room's home shard, until that is busy and another is not.
     #[default]
     Home,
     /// On the next shard each time; for tests of the lanes.
     Forced,
+}
+
+/// Who brings a datagram to its shard when several share a port.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Steer {
+    /// The kernel where it allows BPF, else lanes.
+    #[default]
+    Auto,
+    Lanes,
 }
 
 /// One UDP port, or a range such as `7882-7889` that turns on one port per shard.
@@ -199,6 +209,7 @@ pub struct Node {
     pub shards: u8,
     pub io_backend: IoBackend,
     pub spill: Spill,
+    pub steer: Steer,
     /// Transports one shard accepts.
     pub transports_max: usize,
     /// Kernel buffer asked for per socket and direction, in bytes.
@@ -211,6 +222,7 @@ impl Default for Node {
             shards: 0,
             io_backend: IoBackend::Auto,
             spill: Spill::Home,
+            steer: Steer::Auto,
             transports_max: 4_096,
             socket_buffer_bytes: 4 << 20,
         }

@@ -77,11 +77,7 @@ fn serve(args: &ServeArgs, bare_is_dev: bool) -> anyhow::Result<()> {
         let listeners = server::listen(&config).await?;
         let (node, handle, events) = Node::start(&media::node_config(&config))?;
         let reports = node.reports();
-        let control = Control::new(
-            config.clone(),
-            Media::new(handle),
-            Some(Box::new(move || media::shard_page(&reports))),
-        );
+        let control = Control::new(config.clone(), Media::new(handle), Some(media::shard_reports(reports)));
         greet(&config)?;
         control.run(listeners, events, stop_signal()?).await?;
         anyhow::Ok(())

@@ -3,9 +3,10 @@
 use std::collections::HashMap;
 use std::fmt::Write as _;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
 
 use auralink_node::{
-    DropReason, Events, Handle, IoBackend, NodeConfig, Ports, Reports, ShardGone, ShardReport, Spill,
+    DropReason, Events, Handle, IoBackend, NodeConfig, Ports, Reports, ShardGone, ShardReport, Spill, Steer,
 };
 use auralink_proto::{Candidate, Command, Event, Fingerprint, RoomId, ShardId, TrackId, TransportId};
 use tokio::sync::mpsc;
@@ -14,7 +15,7 @@ use crate::config::{self, Config};
 use crate::negotiator::Random;
 use crate::rooms::actor::Input;
 use crate::rooms::room::Mint;
-use crate::telemetry::{Telemetry, count};
+use crate::telemetry::{ShardReports, Telemetry, count};
 
 type Inbox = mpsc::WeakSender<Input>;
 
@@ -177,13 +178,26 @@ pub fn node_config(config: &Config) -> NodeConfig {
             config::Spill::Home => Spill::Home,
             config::Spill::Forced => Spill::Forced,
         },
+        steer: match config.node.steer {
+            config::Steer::Auto => Steer::Auto,
+            config::Steer::Lanes => Steer::Lanes,
+        },
         transports_max: config.node.transports_max,
         socket_buffer_bytes: config.node.socket_buffer_bytes,
     }
 }
 
-/// What the shards report of themselves, as metrics.
-pub fn shard_page(reports: &Reports) -> String {
+/// What the shards report of themselves.
+pub fn shard_reports(reports: Reports) -> ShardReports {
+    let watched = reports.clone();
+    ShardReports {
+        page: Box::new(move || shard_page(&reports)),
+        stalled: Box::new(move || watched.stalled(Instant::now())),
+    }
+}
+
+/// As metrics.
+fn shard_page(reports: &Reports) -> String {
     let reports = reports.latest();
     let shards: Vec<(usize, &ShardReport)> =
         reports.iter().enumerate().filter_map(|(i, report)| Some((i, report.as_ref()?))).collect();
@@ -200,6 +214,7 @@ pub fn shard_page(reports: &Reports) -> String {
         }
     };
     family("shard_transports", "gauge", |r| r.transports as u64);
+    family("shard_busy_permille", "gauge", |r| r.busy_permille as u64);
     family("shard_report_age_ms", "gauge", |r| r.written.elapsed().as_millis() as u64);
     family("shard_events_dropped_total", "counter", |r| r.events_dropped);
     family("packets_received_total", "counter", |r| r.stats.packets_received);
@@ -213,7 +228,10 @@ pub fn shard_page(reports: &Reports) -> String {
     family("datagrams_steered_total", "counter", |r| r.stats.steered);
     family("syscalls_total", "counter", |r| r.ring.syscalls);
     family("messages_received_total", "counter", |r| r.ring.messages_received);
+    family("shard_panics_total", "counter", |r| r.stats.panics);
     family("kernel_overflow_total", "counter", |r| r.ring.kernel_overflow);
+    family("receive_pool_empty_total", "counter", |r| r.ring.pool_empty);
+    family("peers_unsegmented_total", "counter", |r| r.ring.peers_unsegmented);
     family("trains_sent_total", "counter", |r| r.ring.trains_sent);
     family("trains_full_total", "counter", |r| r.ring.trains_full);
     family("trains_failed_total", "counter", |r| r.ring.trains_failed);

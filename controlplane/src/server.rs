@@ -15,7 +15,7 @@ use crate::http::connection::BoundedListener;
 use crate::http::{self, App};
 use crate::media::Media;
 use crate::rooms::Rooms;
-use crate::telemetry::{Page, Telemetry};
+use crate::telemetry::{ShardReports, Telemetry};
 
 /// After the rooms were ended, how long open connections may take to finish.
 const SHUTDOWN_PATIENCE: Duration = Duration::from_secs(3);
@@ -87,9 +87,9 @@ pub struct Control {
 }
 
 impl Control {
-    /// `data_plane` writes the shards' part of `/metrics`.
-    pub fn new(config: Config, media: Media, data_plane: Option<Page>) -> Self {
-        let telemetry = Arc::new(Telemetry { data_plane, ..Telemetry::default() });
+    /// Without `shards` there is nothing to watch; for tests that play the shard.
+    pub fn new(config: Config, media: Media, shards: Option<ShardReports>) -> Self {
+        let telemetry = Arc::new(Telemetry { shards, ..Telemetry::default() });
         let keys = Keys::new(config.keys.clone());
         let rooms = Rooms::new(config.clone(), media.clone(), Arc::clone(&telemetry));
         let app = App { config: Arc::new(config), keys, rooms, telemetry };
@@ -112,7 +112,8 @@ impl Control {
         stop: impl Future<Output = ()>,
     ) -> std::io::Result<()> {
         let telemetry = Arc::clone(&self.app.telemetry);
-        let router_task = tokio::spawn(self.media.clone().route(events, telemetry));
+        let router_task = tokio::spawn(self.media.clone().route(events, Arc::clone(&telemetry)));
+        let watchdog_task = tokio::spawn(async move { telemetry.watch_shards().await });
         let (stopping, stopped) = watch::channel(false);
         let mut servers = tokio::task::JoinSet::new();
         let places =
@@ -135,6 +136,7 @@ impl Control {
         let finish = async { while servers.join_next().await.is_some() {} };
         let _ = tokio::time::timeout(SHUTDOWN_PATIENCE, finish).await;
         router_task.abort();
+        watchdog_task.abort();
         failed
     }
 }

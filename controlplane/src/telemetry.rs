@@ -3,6 +3,7 @@
 use std::fmt::Write as _;
 use std::io::IsTerminal as _;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
+use std::time::Duration;
 
 use tracing_subscriber::EnvFilter;
 
@@ -60,19 +61,28 @@ counters! {
     events_unrouted = "media_events_unrouted_total";
     /// Repeated events dropped because a room was behind.
     events_dropped = "media_events_dropped_total";
+    /// Times a shard stopped turning.
+    shard_stalls = "shard_stalls_total";
     /// Calls of server APIs.
     api_calls = "api_calls_total";
 }
 
-/// Writes a part of `/metrics` that is kept elsewhere.
-pub type Page = Box<dyn Fn() -> String + Send + Sync>;
+/// What control asks of the data plane's reports.
+pub struct ShardReports {
+    /// Writes the shards' part of `/metrics`.
+    pub page: Box<dyn Fn() -> String + Send + Sync>,
+    /// Shards that do not turn.
+    pub stalled: Box<dyn Fn() -> Vec<usize> + Send + Sync>,
+}
+
+/// Between looks at whether every shard turns.
+const WATCH_INTERVAL: Duration = Duration::from_millis(500);
 
 /// Everything counted.
 #[derive(Default)]
 pub struct Telemetry {
     pub counters: Counters,
-    /// What the data plane adds to the page.
-    pub data_plane: Option<Page>,
+    pub shards: Option<ShardReports>,
     pub rooms: AtomicI64,
     pub participants: AtomicI64,
     pub sockets: AtomicI64,
@@ -89,10 +99,35 @@ impl Telemetry {
             let value = gauge.load(Ordering::Relaxed);
             let _ = writeln!(page, "# TYPE auralink_{name} gauge\nauralink_{name} {value}");
         }
-        if let Some(data_plane) = &self.data_plane {
-            page.push_str(&data_plane());
+        if let Some(shards) = &self.shards {
+            page.push_str(&(shards.page)());
         }
         page
+    }
+
+    /// Shards that do not turn.
+    pub fn stalled_shards(&self) -> Vec<usize> {
+        self.shards.as_ref().map(|shards| (shards.stalled)()).unwrap_or_default()
+    }
+
+    /// Watches the shards for as long as it is polled: one that stops turning is told once, and when it turns again.
+    pub async fn watch_shards(&self) {
+        let mut known = Vec::new();
+        loop {
+            tokio::time::sleep(WATCH_INTERVAL).await;
+            let stalled = self.stalled_shards();
+            for shard in stalled.iter().filter(|shard| !known.contains(*shard)) {
+                count(&self.counters.shard_stalls);
+                tracing::error!(
+                    shard.id = shard,
+                    "shard does not turn: its calls stand still, new ones are refused"
+                );
+            }
+            for shard in known.iter().filter(|shard| !stalled.contains(shard)) {
+                tracing::info!(shard.id = shard, "shard turns again");
+            }
+            known = stalled;
+        }
     }
 }
 
@@ -117,6 +152,24 @@ pub fn start_logs(logging: &Logging) -> Result<(), String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_stalled_shard_is_counted_once_each_time() {
+        let stalled = std::sync::Arc::new(std::sync::Mutex::new(vec![1]));
+        let seen = std::sync::Arc::clone(&stalled);
+        let shards = ShardReports {
+            page: Box::new(String::new),
+            stalled: Box::new(move || seen.lock().map(|seen| seen.clone()).unwrap_or_default()),
+        };
+        let telemetry = Telemetry { shards: Some(shards), ..Telemetry::default() };
+        let watched = async |seconds| {
+            let _ = tokio::time::timeout(Duration::from_secs(seconds), telemetry.watch_shards()).await;
+            telemetry.counters.shard_stalls.load(Ordering::Relaxed)
+        };
+        assert_eq!(watched(5).await, 1);
+        stalled.lock().unwrap().clear();
+        assert_eq!(watched(5).await, 1);
+    }
 
     #[test]
     fn the_page_shows_counters_and_gauges() {

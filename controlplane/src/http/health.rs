@@ -13,8 +13,11 @@ pub(super) async fn live() -> &'static str {
     "OK"
 }
 
-/// New participants are welcome.
+/// New participants are welcome: every shard turns and there is room.
 pub(super) async fn ready(State(app): State<App>) -> Response {
+    if let Some(shard) = app.telemetry.stalled_shards().first() {
+        return (StatusCode::SERVICE_UNAVAILABLE, format!("shard {shard} does not turn")).into_response();
+    }
     let rooms = app.telemetry.rooms.load(Ordering::Relaxed);
     if usize::try_from(rooms).is_ok_and(|rooms| rooms < app.config.room.rooms_max) {
         "OK".into_response()

@@ -21,10 +21,20 @@ pub enum Ports {
     PerShard { first: u16, last: u16 },
 }
 
+/// Who brings a datagram to its shard when several share a port.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum Steer {
+    /// The kernel, if it lets us load a BPF program; else lanes.
+    #[default]
+    Auto,
+    /// Lanes only: each datagram that lands on the wrong shard crosses once.
+    Lanes,
+}
+
 /// Where a room's transports are placed.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub enum Spill {
-    /// At the room's home shard.
+    /// At the room's home shard, until that is busy and another is not.
     #[default]
     Home,
     /// Each next transport of a room on the next shard: for tests, so that lanes carry everything.
@@ -42,6 +52,7 @@ pub struct NodeConfig {
     /// Addresses put into candidates, in order of preference.
     pub advertise: Vec<IpAddr>,
     pub spill: Spill,
+    pub steer: Steer,
     /// Most transports one shard accepts.
     pub transports_max: usize,
     /// Kernel receive and send buffer asked for per socket, in bytes.
@@ -57,6 +68,7 @@ impl Default for NodeConfig {
             bind: IpAddr::V4(Ipv4Addr::UNSPECIFIED),
             advertise: vec![IpAddr::V4(Ipv4Addr::LOCALHOST)],
             spill: Spill::Home,
+            steer: Steer::Auto,
             transports_max: 4_096,
             socket_buffer_bytes: 4 << 20,
         }

@@ -11,7 +11,7 @@ mod start;
 mod worker;
 
 pub use auralink_sfu::stats::DropReason;
-pub use config::{IoBackend, NodeConfig, Ports, Spill};
+pub use config::{IoBackend, NodeConfig, Ports, Spill, Steer};
 pub use mailbox::{Events, Handle, ShardGone, ShardMailbox};
 pub use report::{Reports, ShardReport};
 pub use start::{Node, StartError};

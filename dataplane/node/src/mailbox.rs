@@ -18,6 +18,9 @@ pub const EVENTS_MAX: usize = 65_536;
 /// Of [`EVENTS_MAX`], what repeated events (levels, statistics, data) may never take from lifecycle events.
 const EVENTS_RESERVED: usize = 8_192;
 
+/// From this on a shard takes no more of a room's transports if another is idler.
+const OUTGROWN_PERMILLE: usize = 600;
+
 /// The shard's thread has ended; the node is shutting down.
 #[derive(Clone, Copy, Debug, thiserror::Error)]
 #[error("shard {0:?} has stopped")]
@@ -31,7 +34,15 @@ struct Door {
     commands: mpsc::Sender<Command>,
     wake: Waker,
     candidates: Arc<[Candidate]>,
-    transports: Arc<AtomicUsize>,
+    load: Arc<Load>,
+}
+
+/// What a shard tells of its load, for placement.
+#[derive(Default)]
+struct Load {
+    transports: AtomicUsize,
+    /// Thousandths of the last report's interval in which it did not sleep.
+    busy_permille: AtomicUsize,
 }
 
 /// Control's door to every shard. Cheap to clone.
@@ -48,7 +59,7 @@ pub struct ShardMailbox {
     pub shard: ShardId,
     commands: mpsc::Receiver<Command>,
     events: mpsc::Sender<Event>,
-    transports: Arc<AtomicUsize>,
+    load: Arc<Load>,
     dropped: u64,
 }
 
@@ -67,24 +78,19 @@ pub fn mailboxes(
     let mut shard_ends = Vec::new();
     for (index, (candidates, wake)) in candidates.into_iter().zip(wakers).enumerate() {
         let (sender, commands) = mpsc::channel(COMMANDS_MAX);
-        let transports = Arc::new(AtomicUsize::new(0));
-        doors.push(Door {
-            commands: sender,
-            wake,
-            candidates: candidates.into(),
-            transports: Arc::clone(&transports),
-        });
+        let load = Arc::<Load>::default();
+        doors.push(Door { commands: sender, wake, candidates: candidates.into(), load: Arc::clone(&load) });
         let shard = ShardId(index as u8);
-        shard_ends.push(ShardMailbox {
-            shard,
-            commands,
-            events: event_sender.clone(),
-            transports,
-            dropped: 0,
-        });
+        shard_ends.push(ShardMailbox { shard, commands, events: event_sender.clone(), load, dropped: 0 });
     }
     let next = Arc::new(AtomicU64::new(rand::random()));
     (Handle { doors: doors.into(), fingerprint, spill, next }, shard_ends, events)
+}
+
+impl Load {
+    fn busy(&self) -> usize {
+        self.busy_permille.load(Ordering::Relaxed)
+    }
 }
 
 impl Handle {
@@ -99,7 +105,7 @@ impl Handle {
     /// Names a new room; its home is the shard with the fewest transports.
     pub fn place_room(&self) -> RoomId {
         let home = (0..self.doors.len())
-            .min_by_key(|i| self.doors[*i].transports.load(Ordering::Relaxed))
+            .min_by_key(|i| self.doors[*i].load.transports.load(Ordering::Relaxed))
             .unwrap_or(0);
         RoomId::new(ShardId(home as u8), self.mint())
     }
@@ -108,10 +114,18 @@ impl Handle {
     pub fn place_transport(&self, room: RoomId, ordinal: usize) -> TransportId {
         let home = usize::from(room.shard().0);
         let shard = match self.spill {
-            Spill::Home => home,
+            Spill::Home => self.home_or_idler(home),
             Spill::Forced => (home + ordinal) % self.doors.len().max(1),
         };
         TransportId::new(ShardId(shard as u8), self.mint())
+    }
+
+    /// The room's home, unless it has outgrown it: a busy home and a shard with half of its load.
+    fn home_or_idler(&self, home: usize) -> usize {
+        let busy = |shard: usize| self.doors.get(shard).map_or(0, |door| door.load.busy());
+        let idlest = (0..self.doors.len()).min_by_key(|shard| busy(*shard)).unwrap_or(home);
+        let is_outgrown = busy(home) >= OUTGROWN_PERMILLE && busy(idlest) * 2 <= busy(home);
+        if is_outgrown { idlest } else { home }
     }
 
     /// Names a track published on `transport`.
@@ -175,8 +189,35 @@ impl ShardMailbox {
         self.dropped
     }
 
-    /// Publishes how many transports live here, for placement.
-    pub fn report_transports(&self, transports: usize) {
-        self.transports.store(transports, Ordering::Relaxed);
+    /// Publishes how many transports live here and how busy the shard was, in thousandths, for placement.
+    pub fn report_load(&self, transports: usize, busy_permille: usize) {
+        self.load.transports.store(transports, Ordering::Relaxed);
+        self.load.busy_permille.store(busy_permille, Ordering::Relaxed);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn shards(count: usize) -> (Handle, Vec<ShardMailbox>) {
+        let wakers = (0..count).map(|_| Arc::new(|| {}) as Waker).collect();
+        let (handle, mailboxes, _) =
+            mailboxes(vec![Vec::new(); count], wakers, Fingerprint([0; 32]), Spill::Home);
+        (handle, mailboxes)
+    }
+
+    #[test]
+    fn a_room_stays_at_home_until_it_has_outgrown_it() {
+        let (handle, mailboxes) = shards(3);
+        let room = handle.place_room();
+        let place = |busy: [usize; 3]| {
+            mailboxes.iter().zip(busy).for_each(|(mailbox, busy)| mailbox.report_load(1, busy));
+            handle.place_transport(room, 7).shard().0
+        };
+        assert_eq!(room.shard().0, 0);
+        assert_eq!(place([599, 0, 0]), 0);
+        assert_eq!(place([900, 500, 450]), 2);
+        assert_eq!(place([700, 400, 600]), 0);
     }
 }

@@ -18,8 +18,9 @@ impl Parking {
 
     /// Called by the shard before it looks at its inputs for the last time and waits.
     pub(crate) fn announce(&self) {
-        // Sequentially consistent with `wake`: either the waker sees `parked`, or the shard sees what the waker queued.
+        // With the fence of `wake`: either the waker sees `parked`, or the shard sees what the waker queued.
         self.parked.store(true, Ordering::SeqCst);
+        std::sync::atomic::fence(Ordering::SeqCst);
     }
 
     pub(crate) fn leave(&self) {

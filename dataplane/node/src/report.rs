@@ -2,7 +2,7 @@
 //! and never waits for a reader.
 
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use auralink_ring::Counters;
 use auralink_sfu::stats::ShardStats;
@@ -14,6 +14,8 @@ pub struct ShardReport {
     /// `uring` or `mmsg`.
     pub io_backend: &'static str,
     pub transports: usize,
+    /// Thousandths of the last report's interval in which the shard did not sleep.
+    pub busy_permille: usize,
     /// Events lost because control was behind.
     pub events_dropped: u64,
     /// When the shard wrote this: an old report means a shard that does not turn.
@@ -23,6 +25,9 @@ pub struct ShardReport {
 /// The latest report of every shard.
 #[derive(Clone, Debug)]
 pub struct Reports(Arc<[Mutex<Option<ShardReport>>]>);
+
+/// A shard that has not reported for this long does not turn: it reports four times a second, asleep or not.
+const STALLED_AFTER: Duration = Duration::from_secs(2);
 
 impl Reports {
     pub(crate) fn new(shards: usize) -> Self {
@@ -34,10 +39,50 @@ impl Reports {
         self.0.iter().map(|slot| *slot.lock().unwrap_or_else(PoisonError::into_inner)).collect()
     }
 
+    /// Shards that have turned once and do not any more.
+    pub fn stalled(&self, now: Instant) -> Vec<usize> {
+        let is_stalled = |report: &Option<ShardReport>| {
+            report.is_some_and(|report| now.saturating_duration_since(report.written) > STALLED_AFTER)
+        };
+        self.latest()
+            .iter()
+            .enumerate()
+            .filter(|(_, report)| is_stalled(report))
+            .map(|(index, _)| index)
+            .collect()
+    }
+
     /// Replaces one shard's report; skipped when a reader holds it just now.
     pub(crate) fn write(&self, shard: usize, report: ShardReport) {
         if let Some(Ok(mut slot)) = self.0.get(shard).map(Mutex::try_lock) {
             *slot = Some(report);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_shard_that_stopped_reporting_is_stalled() {
+        let start = Instant::now();
+        let reports = Reports::new(3);
+        for shard in 0..2 {
+            reports.write(
+                shard,
+                ShardReport {
+                    stats: ShardStats::default(),
+                    ring: Counters::default(),
+                    io_backend: "mmsg",
+                    transports: 0,
+                    busy_permille: 0,
+                    events_dropped: 0,
+                    written: start + STALLED_AFTER * shard as u32,
+                },
+            );
+        }
+        assert_eq!(reports.stalled(start + STALLED_AFTER), [0_usize; 0]);
+        assert_eq!(reports.stalled(start + STALLED_AFTER + Duration::from_millis(1)), [0]);
     }
 }

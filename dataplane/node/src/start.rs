@@ -6,12 +6,12 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc;
 use std::thread::JoinHandle;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use auralink_proto::{Candidate, Fingerprint, ShardId};
 use auralink_ring::{
-    Backend, BackendKind, BoundSocket, SocketError, SocketOptions, WakeHandle, bind, pin_to, probe_uring,
-    usable_cpus,
+    Backend, BackendKind, BoundSocket, Sizes, SocketError, SocketOptions, Steering, WakeHandle, bind, pin_to,
+    probe_uring, usable_cpus,
 };
 use auralink_rtc::dtls::{Certificate, CertificateError};
 use auralink_rtc::egress::Egress;
@@ -19,7 +19,7 @@ use auralink_sfu::config::ShardConfig;
 use auralink_sfu::lanes::mesh;
 use auralink_sfu::shard::Shard;
 
-use crate::config::{IoBackend, NodeConfig, Ports};
+use crate::config::{IoBackend, NodeConfig, Ports, Steer};
 use crate::mailbox::{Events, Handle, ShardMailbox, Waker, mailboxes};
 use crate::park::Parking;
 use crate::report::Reports;
@@ -77,6 +77,7 @@ impl Node {
         let sockets = bind_sockets(config, shards)?;
         let candidates =
             sockets.iter().map(|bound| candidates(config, bound)).collect::<Result<Vec<_>, _>>()?;
+        let steering = attach_steering(config, &sockets);
         let certificate = Certificate::generate()?;
         let handles = (0..shards)
             .map(|_| WakeHandle::new())
@@ -104,6 +105,7 @@ impl Node {
                 wake,
                 lanes,
                 mailbox,
+                steering: steering.clone(),
             };
             node.spawn(seat, ready.clone())?;
         }
@@ -115,7 +117,8 @@ impl Node {
                 Err(_) => return Err(StartError::Thread(io::Error::other("a shard ended while starting"))),
             }
         }
-        tracing::info!(shards, io_backend = io_backend.as_str(), "data plane started");
+        let steered_by = if steering.is_some() { "bpf" } else { "lanes" };
+        tracing::info!(shards, io_backend = io_backend.as_str(), steered_by, "data plane started");
         Ok((node, handle, events))
     }
 
@@ -170,6 +173,7 @@ struct Seat {
     wake: WakeHandle,
     lanes: auralink_sfu::lanes::Lanes,
     mailbox: ShardMailbox,
+    steering: Option<Arc<Steering>>,
 }
 
 impl Seat {
@@ -191,11 +195,17 @@ impl Seat {
         }
         let now = Instant::now();
         let config = ShardConfig { transports_max: self.config.transports_max, ..ShardConfig::default() };
-        let backend = Backend::new(kind, self.bound.socket, self.wake, TRAINS_MAX)?;
+        let backend = Backend::new(
+            kind,
+            self.bound.socket,
+            self.wake,
+            Sizes::new(TRAINS_MAX, self.config.transports_max),
+        )?;
         Ok(Worker {
             shard: Shard::new(self.mailbox.shard, config, self.certificate, now, rand::random()),
             backend,
             lanes: self.lanes,
+            steering: self.steering,
             mailbox: self.mailbox,
             parking,
             reports,
@@ -204,6 +214,8 @@ impl Seat {
             events: Vec::with_capacity(1_024),
             outgoing: Vec::with_capacity(TRAINS_MAX),
             next_report: now,
+            last_report: now,
+            slept: Duration::ZERO,
         })
     }
 }
@@ -224,6 +236,23 @@ fn choose_backend(wanted: IoBackend) -> Result<BackendKind, StartError> {
         (IoBackend::Auto, Err(error)) => {
             tracing::warn!(%error, "io_uring is not available here; using mmsg");
             Ok(BackendKind::Mmsg)
+        }
+    }
+}
+
+/// In single-port mode the kernel is asked to bring datagrams to their shard.
+fn attach_steering(config: &NodeConfig, sockets: &[BoundSocket]) -> Option<Arc<Steering>> {
+    let is_shared = matches!(config.ports, Ports::Single(_)) && sockets.len() > 1;
+    if !is_shared || config.steer == Steer::Lanes {
+        return None;
+    }
+    let group: Vec<&UdpSocket> = sockets.iter().map(|bound| &bound.socket).collect();
+    let flows_max = (sockets.len() * config.transports_max).min(1 << 20) as u32;
+    match Steering::attach(&group, flows_max) {
+        Ok(steering) => Some(Arc::new(steering)),
+        Err(error) => {
+            tracing::info!(%error, "no BPF here: datagrams for another shard cross a lane");
+            None
         }
     }
 }

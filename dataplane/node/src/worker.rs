@@ -4,12 +4,13 @@
 //! parks only when a whole turn found nothing to do.
 
 use std::io;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use auralink_proto::Event;
-use auralink_ring::{Backend, Outgoing};
+use auralink_ring::{Backend, Outgoing, Steering};
 use auralink_rtc::egress::Egress;
 use auralink_rtc::units::Route;
 use auralink_sfu::lanes::Lanes;
@@ -39,6 +40,8 @@ pub(crate) struct Worker {
     pub(crate) backend: Backend,
     pub(crate) lanes: Lanes,
     pub(crate) mailbox: ShardMailbox,
+    /// In single-port mode, where the kernel allows it.
+    pub(crate) steering: Option<Arc<Steering>>,
     /// Of every shard, in order.
     pub(crate) parking: Vec<Parking>,
     pub(crate) reports: Reports,
@@ -47,6 +50,9 @@ pub(crate) struct Worker {
     pub(crate) events: Vec<Event>,
     pub(crate) outgoing: Vec<Outgoing>,
     pub(crate) next_report: Instant,
+    pub(crate) last_report: Instant,
+    /// Time asleep since the last report.
+    pub(crate) slept: Duration,
 }
 
 impl Worker {
@@ -74,23 +80,27 @@ impl Worker {
             self.handle_lanes(now);
             self.flush(now)?;
             worked |= messages > 0;
+            worked |= self.with_output(now, |shard, out| shard.handle_slow(now, out)).unwrap_or(true);
             if messages < MESSAGES_PER_DRAIN {
                 break;
             }
         }
         for _ in 0..COMMANDS_PER_TURN {
-            let Some(command) = self.mailbox.poll() else { break };
+            let Some(command) = self.shard.takes_commands().then(|| self.mailbox.poll()).flatten() else {
+                break;
+            };
             worked = true;
-            self.with_output(|shard, out| shard.handle_command(now, command, out));
+            self.with_output(now, |shard, out| shard.handle_command(now, command, out));
             if !self.egress.has_room() {
                 self.flush(now)?;
             }
         }
-        self.with_output(|shard, out| shard.handle_timeout(now, out));
+        self.with_output(now, |shard, out| shard.handle_timeout(now, out));
         self.flush(now)?;
         for event in self.events.drain(..) {
             self.mailbox.emit(event);
         }
+        self.steer();
         self.wake_others();
         self.report(now);
         Ok((now, worked))
@@ -106,21 +116,23 @@ impl Worker {
             let arrival = now.checked_sub(age).unwrap_or(now);
             let route = Route { remote: message.from, local: message.to };
             for bytes in message.datagrams() {
-                shard.ingest(now, &Datagram { route, arrival, bytes }, &mut out);
+                let datagram = Datagram { route, arrival, bytes };
+                guarded(now, shard, &mut out, |shard, out| shard.ingest(now, &datagram, out));
             }
         })
     }
 
     fn handle_lanes(&mut self, now: Instant) {
         if self.lanes.has_input() {
-            self.with_output(|shard, out| shard.handle_lanes(now, out));
+            self.with_output(now, |shard, out| shard.handle_lanes(now, out));
         }
     }
 
     /// Sends everything pending, as many rounds as the train buffers need.
     fn flush(&mut self, now: Instant) -> io::Result<()> {
         loop {
-            let done = self.with_output(|shard, out| shard.egress(out));
+            // After a panic the rest is offered again.
+            let done = self.with_output(now, |shard, out| shard.egress(out)).unwrap_or(false);
             self.submit(now)?;
             if done {
                 return Ok(());
@@ -160,9 +172,26 @@ impl Worker {
         }
     }
 
-    fn with_output<T>(&mut self, f: impl FnOnce(&mut Shard, &mut Output<'_>) -> T) -> T {
+    /// Calls the shard; `None` when that panicked, which cost the peer it was about.
+    fn with_output<T>(
+        &mut self,
+        now: Instant,
+        f: impl FnOnce(&mut Shard, &mut Output<'_>) -> T,
+    ) -> Option<T> {
         let Self { shard, egress, events, lanes, .. } = self;
-        f(shard, &mut Output { egress, events, lanes })
+        guarded(now, shard, &mut Output { egress, events, lanes }, f)
+    }
+
+    /// Tells the kernel whose datagrams are ours. What does not fit its map goes on to cross a lane.
+    fn steer(&mut self) {
+        let own = u32::from(self.shard.id().0);
+        for (remote, is_ours) in self.shard.drain_claims() {
+            match &self.steering {
+                Some(steering) if is_ours => drop(steering.insert(remote, own)),
+                Some(steering) => steering.remove(remote),
+                None => {}
+            }
+        }
     }
 
     fn wake_others(&mut self) {
@@ -186,7 +215,10 @@ impl Worker {
         let result = if self.lanes.has_input() || self.mailbox.has_command() || timeout.is_zero() {
             Ok(())
         } else {
-            self.backend.wait(timeout)
+            let before = Instant::now();
+            let waited = self.backend.wait(timeout);
+            self.slept += before.elapsed();
+            waited
         };
         parking.leave();
         self.take_back();
@@ -198,16 +230,42 @@ impl Worker {
             return;
         }
         self.next_report = now + REPORT_INTERVAL;
+        let interval = now.saturating_duration_since(self.last_report).as_micros().max(1);
+        let asleep = (std::mem::take(&mut self.slept).as_micros() * 1_000 / interval) as usize;
+        self.last_report = now;
+        let busy_permille = 1_000_usize.saturating_sub(asleep);
         let transports = self.shard.transports_len();
-        self.mailbox.report_transports(transports);
+        self.mailbox.report_load(transports, busy_permille);
         let report = ShardReport {
             stats: *self.shard.stats(),
             ring: self.backend.counters(),
             io_backend: self.backend.kind().as_str(),
             transports,
+            busy_permille,
             events_dropped: self.mailbox.dropped(),
             written: now,
         };
         self.reports.write(usize::from(self.shard.id().0), report);
+    }
+}
+
+/// Keeps a panic of the shard's code to the peer it was about. Ring and buffers are outside: nothing of them is lost.
+fn guarded<T>(
+    now: Instant,
+    shard: &mut Shard,
+    out: &mut Output<'_>,
+    f: impl FnOnce(&mut Shard, &mut Output<'_>) -> T,
+) -> Option<T> {
+    // What the closure may leave half done belongs to the peer that `contain` then forgets.
+    match catch_unwind(AssertUnwindSafe(|| f(shard, out))) {
+        Ok(value) => Some(value),
+        Err(_) => {
+            tracing::error!(
+                shard.id = usize::from(shard.id().0),
+                "a peer's handling panicked: the peer is removed"
+            );
+            shard.contain(now, out);
+            None
+        }
     }
 }

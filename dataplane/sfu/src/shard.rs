@@ -5,13 +5,15 @@
 //! straight into its train. Nothing here reads a clock, waits or allocates per packet.
 
 mod apply;
+mod contain;
 mod cross;
 mod feedback;
 mod peers;
 mod receive;
+mod slow;
 mod timers;
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
@@ -23,6 +25,7 @@ use auralink_rtc::stun;
 use auralink_rtc::units::{Route, SeqNo};
 
 use crate::config::ShardConfig;
+use crate::hold::Decision;
 use crate::lanes::{LANE_BYTES_MAX, LaneBytes, LaneItem, Lanes};
 use crate::publisher::Track;
 use crate::slots::Slots;
@@ -30,6 +33,8 @@ use crate::stats::{DropReason, ShardStats};
 use crate::subscriber::{Forwarded, Line, Sink};
 use crate::timer::Wheel;
 use crate::transport::Transport;
+use contain::Strikes;
+use slow::SlowLane;
 
 /// A received datagram.
 #[derive(Clone, Copy, Debug)]
@@ -62,19 +67,30 @@ pub struct Shard {
     transports: Slots<Box<Transport>>,
     by_transport: HashMap<TransportId, u32>,
     tuples: HashMap<SocketAddr, TupleOwner>,
+    /// Addresses that became ours, or no longer are, for whoever can steer datagrams to us.
+    claims: Vec<(SocketAddr, bool)>,
     steered: usize,
     tracks: Slots<Box<Track>>,
     by_track: HashMap<TrackId, u32>,
     /// Transports with packets to send, in the order in which they became so.
     dirty: Vec<u32>,
-    /// Tracks with pending packets.
+    /// Tracks whose pending packets go out with the next egress.
     pending: Vec<u32>,
+    /// Tracks that wait for the rest of a frame, and until when; the earliest first.
+    held: VecDeque<(u32, Instant)>,
     /// Where the next egress starts, so that no subscriber is always first.
     rotation: usize,
     egress_cursor: usize,
     wheel: Wheel,
-    next_tick: Instant,
+    /// By track: layers that may have fallen silent, lanes that may not have answered.
+    track_wheel: Wheel,
     next_speakers: Instant,
+    slow: SlowLane,
+    /// The transport a call is about, should it panic.
+    handling: Option<u32>,
+    strikes: Strikes,
+    #[cfg(feature = "plant")]
+    planted_panic: Option<TransportId>,
     /// Tracks heard since the last look at who is speaking.
     heard: Vec<u32>,
     seed: u64,
@@ -93,16 +109,23 @@ impl Shard {
             transports: Slots::new(config.transports_max),
             by_transport: HashMap::with_capacity(config.transports_max),
             tuples: HashMap::with_capacity(config.transports_max),
+            claims: Vec::new(),
             steered: 0,
             tracks: Slots::new(config.tracks_max),
             by_track: HashMap::with_capacity(config.tracks_max),
             dirty: Vec::with_capacity(config.transports_max),
             pending: Vec::with_capacity(config.tracks_max),
+            held: VecDeque::with_capacity(config.tracks_max),
             rotation: 0,
             egress_cursor: 0,
             wheel: Wheel::new(now, config.transports_max),
-            next_tick: now,
+            track_wheel: Wheel::new(now, config.tracks_max),
             next_speakers: now,
+            slow: SlowLane::new(),
+            handling: None,
+            strikes: Strikes::default(),
+            #[cfg(feature = "plant")]
+            planted_panic: None,
             heard: Vec::with_capacity(config.tracks_max),
             seed,
             stats: ShardStats::default(),
@@ -129,6 +152,7 @@ impl Shard {
 
     /// Takes one datagram in. What it makes ready to forward waits for [`Self::egress`].
     pub fn ingest(&mut self, now: Instant, datagram: &Datagram<'_>, out: &mut Output<'_>) {
+        self.handling = None;
         let kind = classify(datagram.bytes);
         if kind == Kind::Stun {
             // Always by user name fragment, even on a known tuple: the peer behind an address may have changed.
@@ -146,10 +170,13 @@ impl Shard {
                 return;
             }
         };
+        self.handling = Some(owner);
+        #[cfg(feature = "plant")]
+        self.panic_if_planted(owner);
         let result = match kind {
             Kind::Rtp => self.receive_rtp(now, owner, datagram, out),
             Kind::Rtcp => self.receive_rtcp(now, owner, datagram, out),
-            Kind::Dtls => self.receive_dtls(now, owner, datagram, out),
+            Kind::Dtls => self.queue_dtls(owner, datagram),
             Kind::Stun | Kind::Other => Err(DropReason::Unclassified),
         };
         if let Err(reason) = result {
@@ -174,9 +201,15 @@ impl Shard {
         for slot in self.pending.drain(..) {
             if let Some(track) = self.tracks.get_mut(slot) {
                 track.pending.clear();
+                track.released = false;
             }
         }
         true
+    }
+
+    /// Addresses that became this shard's own (true) or no longer are, since the last call; nothing with one shard.
+    pub fn drain_claims(&mut self) -> impl Iterator<Item = (SocketAddr, bool)> {
+        self.claims.drain(..)
     }
 
     /// The trains that carried these numbers went to the kernel now.
@@ -188,6 +221,7 @@ impl Shard {
 
     /// Everything pending for one transport; false when buffers ran out.
     fn egress_transport(&mut self, slot: u32, out: &mut Output<'_>) -> bool {
+        self.handling = Some(slot);
         let Some(transport) = self.transports.get_mut(slot) else { return true };
         let Transport { peer, lines, dirty, next_twcc, stats, .. } = &mut **transport;
         let (Some(route), Some(seal)) = (peer.route(), peer.srtp_seal()) else {
@@ -230,12 +264,38 @@ impl Shard {
         true
     }
 
-    /// Marks everyone who follows track `slot`: it has something pending.
-    fn mark(&mut self, slot: u32) {
-        let Some(track) = self.tracks.get(slot) else { return };
-        if track.pending.len() != 1 {
+    /// Track `slot` has a packet more pending: it goes out now, or waits for the rest of its frame.
+    fn mark(&mut self, now: Instant, slot: u32, layer: u8, marker: bool) {
+        let Some(track) = self.tracks.get_mut(slot) else { return };
+        if track.released {
             return;
         }
+        let followers = if track.is_video() { track.followers.len() } else { 0 };
+        let pending = track.pending.len();
+        match track.hold.on_packet(now, layer, marker, pending, followers, &self.config.hold) {
+            Decision::Release => self.release_track(slot),
+            Decision::WaitUntil(_) if self.held.len() >= self.config.tracks_max => self.release_track(slot),
+            Decision::WaitUntil(until) => self.held.push_back((slot, until)),
+            Decision::Wait => {}
+        }
+    }
+
+    /// Ends the waits that are over.
+    fn release_held(&mut self, now: Instant) {
+        while let Some((slot, until)) = self.held.front().copied().filter(|(_, until)| *until <= now) {
+            self.held.pop_front();
+            let track = self.tracks.get_mut(slot);
+            if track.is_some_and(|track| track.hold.expire(until, track.pending.len())) {
+                self.release_track(slot);
+            }
+        }
+    }
+
+    /// Marks everyone who follows track `slot`: what it has pending goes out with the next egress.
+    fn release_track(&mut self, slot: u32) {
+        let Some(track) = self.tracks.get_mut(slot) else { return };
+        track.released = true;
+        track.equalise();
         self.pending.push(slot);
         for follower in &track.followers {
             let Some(transport) = self.transports.get_mut(follower.transport) else { continue };
@@ -259,8 +319,11 @@ impl Shard {
             self.steer(id.shard(), datagram, out);
             return;
         }
-        match self.by_transport.get(&id) {
-            Some(slot) => self.receive_stun(now, *slot, datagram, out),
+        match self.by_transport.get(&id).copied() {
+            Some(slot) => {
+                self.handling = Some(slot);
+                self.receive_stun(now, slot, datagram, out);
+            }
             None => self.stats.drop(DropReason::UnknownUfrag),
         }
     }
@@ -283,11 +346,32 @@ impl Shard {
         }
     }
 
+    /// The next datagram of this transport makes the shard panic. Only with the feature `plant`: for the test that shows what
+    /// a panic costs.
+    #[cfg(feature = "plant")]
+    pub fn plant_panic(&mut self, transport: TransportId) {
+        self.planted_panic = Some(transport);
+    }
+
+    #[cfg(feature = "plant")]
+    #[expect(clippy::panic, reason = "the fault that is planted")]
+    fn panic_if_planted(&mut self, slot: u32) {
+        let id = self.transports.get(slot).map(|transport| transport.id);
+        if id.is_some() && self.planted_panic == id {
+            self.planted_panic = None;
+            panic!("planted");
+        }
+    }
+
     /// When [`Self::handle_timeout`] has something to do, at most `horizon` away.
     pub fn poll_timeout(&self, now: Instant, horizon: Duration) -> Instant {
-        let periodic =
-            if self.by_transport.is_empty() { now + horizon } else { self.next_tick.min(self.next_speakers) };
-        self.wheel.next_deadline(now, horizon).min(periodic)
+        if !self.slow.is_empty() {
+            return now;
+        }
+        let speakers = if self.heard.is_empty() { now + horizon } else { self.next_speakers };
+        let held = self.held.front().map_or(speakers, |(_, until)| *until);
+        let timers = self.wheel.next_deadline(now, horizon).min(self.track_wheel.next_deadline(now, horizon));
+        timers.min(speakers).min(held)
     }
 }
 

@@ -40,6 +40,8 @@ pub enum DropReason {
     EgressFull,
     /// The cipher refused: an index would have been used twice.
     SealRefused,
+    /// More handshakes and data at once than the slow lane holds.
+    SlowLaneFull,
     /// A lane to another shard was full.
     LaneFull,
     /// A lane packet for a track this shard no longer follows.
@@ -53,7 +55,7 @@ pub enum DropReason {
 }
 
 impl DropReason {
-    pub const ALL: [Self; 23] = [
+    pub const ALL: [Self; 24] = [
         Self::Unclassified,
         Self::UnknownTuple,
         Self::UnknownUfrag,
@@ -72,6 +74,7 @@ impl DropReason {
         Self::TooLarge,
         Self::EgressFull,
         Self::SealRefused,
+        Self::SlowLaneFull,
         Self::LaneFull,
         Self::LaneUnwanted,
         Self::HistoryGone,
@@ -99,6 +102,7 @@ impl DropReason {
             Self::TooLarge => "too_large",
             Self::EgressFull => "egress_full",
             Self::SealRefused => "seal_refused",
+            Self::SlowLaneFull => "slow_lane_full",
             Self::LaneFull => "lane_full",
             Self::LaneUnwanted => "lane_unwanted",
             Self::HistoryGone => "history_gone",
@@ -122,6 +126,8 @@ pub struct ShardStats {
     pub lane_lost: u64,
     /// Datagrams that landed on this shard but belong to another.
     pub steered: u64,
+    /// Calls that panicked and cost a peer.
+    pub panics: u64,
 }
 
 impl Default for ShardStats {
@@ -137,6 +143,7 @@ impl Default for ShardStats {
             lane_received: 0,
             lane_lost: 0,
             steered: 0,
+            panics: 0,
         }
     }
 }

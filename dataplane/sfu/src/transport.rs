@@ -119,6 +119,11 @@ impl Transport {
         true
     }
 
+    /// Whether anything is or may be sent on it either way.
+    pub fn has_media(&self) -> bool {
+        !self.uplinks.is_empty() || self.lines.iter().any(|line| line.track.is_some())
+    }
+
     /// The line whose media or repair SSRC is `ssrc`.
     pub fn line_of(&self, ssrc: u32) -> Option<SectionIndex> {
         let at = self.lines.iter().position(|line| line.ssrc == ssrc || line.repair_ssrc() == Some(ssrc))?;

@@ -2,14 +2,18 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::net::{IpAddr, SocketAddr};
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::{Duration, Instant};
 
-use auralink_proto::{Command, Event, IceCredentials, Intent, RoomId, ShardId, TrackId, TransportId};
+use auralink_proto::{
+    CloseReason, Command, Event, IceCredentials, Intent, RoomId, ShardId, TrackId, TransportId,
+};
 use auralink_rtc::classify::{Kind, classify};
 use auralink_rtc::dtls::Certificate;
 use auralink_rtc::egress::Egress;
 use auralink_rtc::units::Route;
 use auralink_sfu::config::ShardConfig;
+use auralink_sfu::hold::HoldConfig;
 use auralink_sfu::lanes::{Lanes, mesh};
 use auralink_sfu::shard::{Datagram, Output, Shard};
 use auralink_sfu::stats::DropReason;
@@ -96,7 +100,10 @@ impl World {
         let start = Instant::now();
         let rng = Rng::new(scenario.seed.wrapping_mul(77));
         let certificate = Certificate::generate_for_simulation(scenario.seed).unwrap();
-        let config = ShardConfig { transports_max: 64, tracks_max: 256, ..ShardConfig::default() };
+        // In every other room tracks wait for the rest of a frame, however few follow them.
+        let followers_min = if scenario.seed.is_multiple_of(2) { 1 } else { 16 };
+        let hold = HoldConfig { followers_min, ..HoldConfig::default() };
+        let config = ShardConfig { transports_max: 64, tracks_max: 256, hold, ..ShardConfig::default() };
         let places = mesh(scenario.shards).into_iter().enumerate().map(|(index, lanes)| Place {
             shard: Shard::new(
                 ShardId(index as u8),
@@ -192,6 +199,18 @@ impl World {
         }
     }
 
+    /// The next datagram of the client in a seat makes its shard panic.
+    pub fn plant_panic(&mut self, seat: usize) {
+        if let Some(transport) = self.seats[seat].as_ref().map(|member| member.transport) {
+            self.places[usize::from(transport.shard().0)].shard.plant_panic(transport);
+        }
+    }
+
+    /// Panics of all shards so far.
+    pub fn panics(&self) -> u64 {
+        self.places.iter().map(|place| place.shard.stats().panics).sum()
+    }
+
     /// Transports and known addresses of all shards: what strangers must not add to.
     pub fn state_len(&self) -> (usize, usize) {
         let sum = |count: fn(&Shard) -> usize| self.places.iter().map(|place| count(&place.shard)).sum();
@@ -262,7 +281,13 @@ impl World {
         };
         let route = Route { remote: from, local: Some(to.ip()) };
         let now = self.now;
-        self.with_shard(index, |shard, out| shard.ingest(now, &Datagram { route, arrival: now, bytes }, out));
+        self.with_shard(index, |shard, out| {
+            // As the shard's thread does.
+            let ingest = || shard.ingest(now, &Datagram { route, arrival: now, bytes }, out);
+            if catch_unwind(AssertUnwindSafe(ingest)).is_err() {
+                shard.contain(now, out);
+            }
+        });
     }
 
     fn turn_client(&mut self, seat: usize) {
@@ -519,6 +544,14 @@ impl World {
                     self.outcome.noticed += 1;
                     self.seats[seat] = None;
                     self.describe();
+                    return;
+                }
+                if reason == CloseReason::Panicked {
+                    // Planted. The second one costs the room its place: nobody need try again.
+                    self.leave(seat);
+                    if self.panics() < 2 {
+                        self.join(seat);
+                    }
                     return;
                 }
                 if client.is_some_and(|client| client.peer.is_connected()) {

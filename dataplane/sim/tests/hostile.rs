@@ -196,3 +196,42 @@ fn a_client_that_vanishes_is_missed_and_the_others_go_on() {
     let between = outcome.audio.get(&(0, 2)).copied().unwrap_or(0);
     assert!(between > 1_400, "{between} packets between those who stayed");
 }
+
+/// Between the two clients that caused nothing.
+fn heard(outcome: &Outcome) -> u64 {
+    outcome.audio.get(&(0, 2)).copied().unwrap_or(0)
+}
+
+#[test]
+fn a_panic_costs_its_peer_and_nobody_else() {
+    for shards in [1, 2] {
+        let calm = || Scenario { duration: Duration::from_secs(20), seats: 3, ..Scenario::calm(13, shards) };
+        let mut panics = 0;
+        let outcome = World::new(calm()).run_under(|world| {
+            if world.panics() == 0 && world.elapsed() > Duration::from_secs(8) {
+                world.plant_panic(1);
+            }
+            panics = world.panics();
+        });
+        assert!(outcome.violations.is_empty(), "{:#?}", outcome.violations);
+        assert_eq!((panics, outcome.joins), (1, 4), "the peer came back");
+        assert_eq!(heard(&outcome), heard(&World::new(calm()).run()), "the others did not notice");
+    }
+}
+
+#[test]
+fn a_second_panic_within_a_minute_costs_the_room_its_shard() {
+    let scenario = Scenario { duration: Duration::from_secs(20), seats: 3, ..Scenario::calm(14, 1) };
+    let (mut panics, mut left) = (0, None);
+    World::new(scenario).run_under(|world| {
+        let due = Duration::from_secs(5 + 5 * world.panics());
+        if world.panics() < 2 && world.elapsed() > due {
+            world.plant_panic(1);
+        }
+        panics = world.panics();
+        if world.elapsed() > Duration::from_secs(19) {
+            left = Some(world.state_len());
+        }
+    });
+    assert_eq!((panics, left), (2, Some((0, 0))));
+}

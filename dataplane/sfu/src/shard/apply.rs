@@ -10,7 +10,9 @@ use auralink_rtc::dtls;
 use auralink_rtc::ice::{CONSENT_TIMEOUT, IceCredentials, IceMode};
 use auralink_rtc::peer::{Peer, PeerConfig};
 
+use super::timers::TICK;
 use super::{Output, Shard};
+use crate::departures::Departures;
 use crate::lanes::LaneSignal;
 use crate::publisher::{Follower, LAYERS_MAX, Source, Track};
 use crate::subscriber::Line;
@@ -18,6 +20,7 @@ use crate::transport::{Due, LINES_MAX, RECEIVE_MAX, Transport, Uplink};
 
 impl Shard {
     pub fn handle_command(&mut self, now: Instant, command: Command, out: &mut Output<'_>) {
+        self.handling = None;
         match command {
             Command::ApplyTransport(spec) => self.apply(now, *spec, out),
             Command::RemoveTransport(id) => {
@@ -29,7 +32,7 @@ impl Shard {
                 self.set_intent(now, transport, mid, intent, out)
             }
             Command::SendData { transports, channel, payload } => {
-                self.send_data(now, &transports, channel, &payload, out);
+                self.queue_data(transports, channel, payload);
             }
             Command::RequestKeyframe(track) => {
                 if let Some(slot) = self.by_track.get(&track).copied() {
@@ -58,6 +61,10 @@ impl Shard {
         }
         let slot = match self.by_transport.get(&transport).copied() {
             Some(slot) => slot,
+            None if self.strikes.refuses(spec.room) => {
+                out.events.push(Event::TransportClosed { transport, reason: CloseReason::Panicked });
+                return;
+            }
             None => match self.create(now, &spec) {
                 Ok(slot) => slot,
                 Err(reason) => {
@@ -67,10 +74,12 @@ impl Shard {
             },
         };
         let Some(held) = self.transports.get_mut(slot).filter(|held| held.version < version) else { return };
+        self.handling = Some(slot);
         held.version = version;
         held.peer.set_remote_ice(credentials(&spec.remote_ice));
         self.apply_receive(now, slot, spec.receive, out);
         self.apply_send(now, slot, &spec.send, out);
+        self.arm_reports(now, slot);
         out.events.push(Event::TransportApplied { transport, version });
         self.arm(slot);
     }
@@ -106,7 +115,7 @@ impl Shard {
             is_dirty: false,
             twcc: Default::default(),
             next_twcc: 0,
-            departures: Default::default(),
+            departures: Departures::new(now),
             due: Due::default(),
             channels: [None; 2],
             remotes: Vec::new(),
@@ -201,7 +210,7 @@ impl Shard {
                     at
                 }
                 None if transport.lines.len() < LINES_MAX => {
-                    let mut line = Line::new(section, first_seq);
+                    let mut line = Line::new(now, section, first_seq);
                     if let Some(seal) = transport.peer.srtp_seal() {
                         line.register(seal);
                     }
@@ -241,7 +250,7 @@ impl Shard {
             .transports
             .get(follower.transport)
             .and_then(|transport| transport.lines.get(usize::from(follower.line)).map(|line| line.kind));
-        let slot = wanted.zip(kind).and_then(|(id, kind)| self.track_slot(id, kind, out));
+        let slot = wanted.zip(kind).and_then(|(id, kind)| self.track_slot(now, id, kind, out));
         if let Some(track) = slot.and_then(|slot| self.tracks.get_mut(slot)) {
             track.followers.push(follower);
         }
@@ -257,7 +266,13 @@ impl Shard {
     }
 
     /// The track's slot here; one of another shard is asked for over the lane.
-    fn track_slot(&mut self, id: TrackId, kind: MediaKind, out: &mut Output<'_>) -> Option<u32> {
+    fn track_slot(
+        &mut self,
+        now: Instant,
+        id: TrackId,
+        kind: MediaKind,
+        out: &mut Output<'_>,
+    ) -> Option<u32> {
         if let Some(slot) = self.by_track.get(&id) {
             return Some(*slot);
         }
@@ -269,6 +284,7 @@ impl Shard {
         let slot = self.tracks.insert(Box::new(Track::new(id, kind, source, 1, &self.config)))?;
         self.by_track.insert(id, slot);
         let _ = out.lanes.signal(id.shard(), LaneSignal::Demand { track: id, wanted: true });
+        self.track_wheel.set_earlier(slot, now + TICK);
         Some(slot)
     }
 
@@ -293,7 +309,8 @@ impl Shard {
         }
     }
 
-    /// Every follower of a track chooses its layer anew; those that cannot go on without one ask for a keyframe.
+    /// Every follower of a track chooses its layer anew; those that cannot go on without one ask for a keyframe, and again
+    /// until they have it.
     pub(super) fn retarget_followers(&mut self, now: Instant, slot: u32, out: &mut Output<'_>) {
         let mut wanted = [false; LAYERS_MAX];
         let Some(track) = self.tracks.get(slot) else { return };
@@ -308,6 +325,10 @@ impl Shard {
         }
         for layer in (0..LAYERS_MAX as u8).filter(|layer| wanted[usize::from(*layer)]) {
             self.want_keyframe(now, slot, layer, out);
+            self.track_wheel.set_earlier(slot, now + TICK);
+        }
+        if let Some(at) = self.tracks.get(slot).and_then(|track| track.silence_due(now)) {
+            self.track_wheel.set_earlier(slot, at);
         }
     }
 
@@ -359,6 +380,7 @@ impl Shard {
     pub(super) fn remove_track(&mut self, slot: u32, out: &mut Output<'_>) {
         let Some(track) = self.tracks.remove(slot) else { return };
         self.by_track.remove(&track.id);
+        self.track_wheel.clear(slot);
         self.pending.retain(|held| *held != slot);
         self.heard.retain(|held| *held != slot);
         for follower in &track.followers {
@@ -377,6 +399,11 @@ impl Shard {
     pub(super) fn remove_transport(&mut self, now: Instant, slot: u32, out: &mut Output<'_>) {
         let Some(transport) = self.transports.get_mut(slot) else { return };
         transport.peer.close(now, out.egress);
+        self.forget_transport(slot, out);
+    }
+
+    /// Removes a transport and all that hangs on it, saying nothing to the peer.
+    pub(super) fn forget_transport(&mut self, slot: u32, out: &mut Output<'_>) {
         let Some(transport) = self.transports.remove(slot) else { return };
         self.by_transport.remove(&transport.id);
         self.wheel.clear(slot);

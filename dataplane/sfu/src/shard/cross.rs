@@ -23,6 +23,7 @@ const PRELUDE: u64 = 64;
 impl Shard {
     /// Takes in what other shards have sent, as far as one turn allows.
     pub fn handle_lanes(&mut self, now: Instant, out: &mut Output<'_>) {
+        self.handling = None;
         for from in (0..out.lanes.shards()).map(|index| ShardId(index as u8)) {
             while let Some(signal) = out.lanes.poll_signal(from) {
                 self.on_lane_signal(now, from, signal, out);
@@ -76,7 +77,7 @@ impl Shard {
             return;
         }
         let (_, came_alive) = track.on_packet(now, layer, &packet);
-        self.mark(slot);
+        self.mark(now, slot, layer, packet.marker);
         if came_alive {
             self.retarget_followers(now, slot, out);
         }

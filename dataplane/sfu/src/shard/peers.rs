@@ -1,8 +1,8 @@
-//! The slow lane: connectivity checks, handshakes, data channels, and what a peer's state machine reports.
+//! Connectivity checks, and what a peer's state machine reports.
 
 use std::time::Instant;
 
-use auralink_proto::{CloseReason, DataChannel, Event, TransportId};
+use auralink_proto::{CloseReason, DataChannel, Event};
 use auralink_rtc::peer::{PeerClose, PeerEvent};
 
 use super::{Datagram, Output, Shard, TupleOwner};
@@ -28,20 +28,6 @@ impl Shard {
         }
         self.drain_peer(now, slot, out);
         self.arm(slot);
-    }
-
-    pub(super) fn receive_dtls(
-        &mut self,
-        now: Instant,
-        slot: u32,
-        datagram: &Datagram<'_>,
-        out: &mut Output<'_>,
-    ) -> Result<(), DropReason> {
-        let transport = self.transports.get_mut(slot).ok_or(DropReason::UnknownTuple)?;
-        let result = transport.peer.handle_dtls(now, &datagram.route, datagram.bytes, out.egress);
-        self.drain_peer(now, slot, out);
-        self.arm(slot);
-        result.map_err(|_| DropReason::DtlsRefused)
     }
 
     /// Acts on everything the peer reports. The transport may be gone afterwards.
@@ -81,30 +67,6 @@ impl Shard {
         }
     }
 
-    /// Sends one message to each transport listed that has the channel open.
-    pub(super) fn send_data(
-        &mut self,
-        now: Instant,
-        transports: &[TransportId],
-        channel: DataChannel,
-        payload: &[u8],
-        out: &mut Output<'_>,
-    ) {
-        for id in transports {
-            let Some(slot) = self.by_transport.get(id).copied() else { continue };
-            let Some(transport) = self.transports.get_mut(slot) else { continue };
-            let Some(stream) = transport.channels[Transport::channel_slot(channel)] else {
-                self.stats.drop(DropReason::ChannelClosed);
-                continue;
-            };
-            if transport.peer.send(now, stream, true, payload, out.egress).is_err() {
-                self.stats.drop(DropReason::ChannelFull);
-            }
-            self.drain_peer(now, slot, out);
-            self.arm(slot);
-        }
-    }
-
     /// The tuple passed a check: its datagrams are this transport's, on whatever shard they arrive.
     fn claim(&mut self, slot: u32, remote: std::net::SocketAddr, out: &mut Output<'_>) {
         if let Some(TupleOwner::Shard(_)) = self.tuples.insert(remote, TupleOwner::Transport(slot)) {
@@ -113,7 +75,10 @@ impl Shard {
         if let Some(transport) = self.transports.get_mut(slot) {
             transport.remotes.push(remote);
         }
-        out.lanes.broadcast(LaneSignal::Claimed { remote });
+        if out.lanes.shards() > 1 {
+            self.claims.push((remote, true));
+            out.lanes.broadcast(LaneSignal::Claimed { remote });
+        }
     }
 
     /// The tuple is this transport's no longer.
@@ -123,14 +88,16 @@ impl Shard {
         }
         if self.tuples.get(&remote) == Some(&TupleOwner::Transport(slot)) {
             self.tuples.remove(&remote);
-            out.lanes.broadcast(LaneSignal::Released { remote });
+            if out.lanes.shards() > 1 {
+                self.claims.push((remote, false));
+                out.lanes.broadcast(LaneSignal::Released { remote });
+            }
         }
     }
 
     fn on_connected(&mut self, now: Instant, slot: u32, out: &mut Output<'_>) {
         let Some(transport) = self.transports.get_mut(slot) else { return };
         transport.connected = true;
-        transport.due.reports = Some(now + self.config.report_interval);
         if let Some(seal) = transport.peer.srtp_seal() {
             for line in &mut transport.lines {
                 line.register(seal);
@@ -141,6 +108,7 @@ impl Shard {
         for track in tracks {
             self.retarget_followers(now, track, out);
         }
+        self.arm_reports(now, slot);
         self.arm(slot);
     }
 }

@@ -40,7 +40,7 @@ impl Shard {
     ) -> Result<(), DropReason> {
         let taken = self.take_in(now, slot, datagram)?;
         self.stats.packets_received += 1;
-        self.mark(taken.track);
+        self.mark(now, taken.track, taken.layer, taken.packet.marker);
         self.pass_to_lanes(&taken, out);
         if taken.first_of_track {
             self.announce(taken.track, out);

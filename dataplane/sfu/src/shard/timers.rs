@@ -14,21 +14,24 @@ use crate::transport::{Due, Transport};
 
 /// Timers handled between two receive drains: joins and reports must not stall media.
 const TIMERS_PER_TURN: usize = 128;
-/// Between looks at layers that fell silent and at lanes that did not answer.
-const TICK: Duration = Duration::from_millis(250);
+/// Between two requests for a keyframe that did not come, and to a lane that did not answer.
+pub(super) const TICK: Duration = Duration::from_millis(250);
 /// Room for one compound.
 const COMPOUND_MAX: usize = 1_100;
 
 impl Shard {
     /// Does what is due. Call at [`Self::poll_timeout`] or later, and once per turn.
     pub fn handle_timeout(&mut self, now: Instant, out: &mut Output<'_>) {
+        self.handling = None;
+        self.handle_slow(now, out);
+        self.release_held(now);
         for _ in 0..TIMERS_PER_TURN {
             let Some(slot) = self.wheel.poll(now) else { break };
             self.transport_timeout(now, slot, out);
         }
-        if now >= self.next_tick {
-            self.next_tick = now + TICK;
-            self.tick(now, out);
+        for _ in 0..TIMERS_PER_TURN {
+            let Some(slot) = self.track_wheel.poll(now) else { break };
+            self.track_timeout(now, slot, out);
         }
         if now >= self.next_speakers {
             self.next_speakers = now + self.config.speaker_interval;
@@ -52,7 +55,18 @@ impl Shard {
         }
     }
 
+    /// Reports are due as long as there is something to report.
+    pub(super) fn arm_reports(&mut self, now: Instant, slot: u32) {
+        let Some(transport) = self.transports.get_mut(slot).filter(|transport| transport.connected) else {
+            return;
+        };
+        if transport.has_media() {
+            Due::sooner(&mut transport.due.reports, now + self.config.report_interval);
+        }
+    }
+
     fn transport_timeout(&mut self, now: Instant, slot: u32, out: &mut Output<'_>) {
+        self.handling = Some(slot);
         let Some(transport) = self.transports.get_mut(slot) else { return };
         if transport.peer.poll_timeout().is_some_and(|at| at <= now) {
             transport.peer.handle_timeout(now, out.egress);
@@ -70,7 +84,8 @@ impl Shard {
         let is_due = |at: Option<Instant>| at.is_some_and(|at| at <= now);
         let due = transport.due;
         if is_due(due.reports) {
-            transport.due.reports = Some(now + self.config.report_interval);
+            transport.due.reports = None;
+            self.arm_reports(now, slot);
             self.send_reports(now, slot, out);
         }
         let mut bytes = [0; COMPOUND_MAX];
@@ -236,16 +251,15 @@ impl Shard {
         }
     }
 
-    /// Layers that fell silent lose their subscribers to others; lanes that did not answer are asked again.
-    fn tick(&mut self, now: Instant, out: &mut Output<'_>) {
-        for slot in 0..self.tracks.len() as u32 {
-            let Some(track) = self.tracks.get_mut(slot) else { continue };
-            if let Source::Lane { shard, described: false, .. } = track.source {
-                let _ = out.lanes.signal(shard, LaneSignal::Demand { track: track.id, wanted: true });
-            }
-            if track.is_video() && !track.followers.is_empty() {
-                self.retarget_followers(now, slot, out);
-            }
+    /// A layer that fell silent loses its subscribers to others; a lane that did not answer is asked again.
+    fn track_timeout(&mut self, now: Instant, slot: u32, out: &mut Output<'_>) {
+        let Some(track) = self.tracks.get_mut(slot) else { return };
+        if let Source::Lane { shard, described: false, .. } = track.source {
+            let _ = out.lanes.signal(shard, LaneSignal::Demand { track: track.id, wanted: true });
+            self.track_wheel.set_earlier(slot, now + TICK);
+        }
+        if track.is_video() && !track.followers.is_empty() {
+            self.retarget_followers(now, slot, out);
         }
     }
 
