@@ -3,7 +3,7 @@
 
 mod feedback;
 mod media;
-mod negotiate;
+pub(crate) mod negotiate;
 
 use std::collections::{BTreeMap, HashMap};
 use std::net::SocketAddr;
@@ -318,8 +318,8 @@ impl Shared {
 }
 
 /// What the first answer said, before there is a client.
-struct Joined {
-    signal: Signal,
-    answer: Answer,
-    first: SessionDescription,
+pub(crate) struct Joined {
+    pub(crate) signal: Signal,
+    pub(crate) answer: Answer,
+    pub(crate) first: SessionDescription,
 }

@@ -23,6 +23,11 @@ impl Http {
         Ok(Self { authority })
     }
 
+    /// The page of counters, if the server has one.
+    pub(crate) async fn metrics(&self) -> Result<String> {
+        self.request("GET", "/metrics", "", "").await
+    }
+
     /// Packets dropped so far by reason, summed over shards; data messages under [`DATA`].
     pub(crate) async fn drops(&self) -> Result<BTreeMap<String, u64>> {
         let page = self.request("GET", "/metrics", "", "").await?;

@@ -4,6 +4,7 @@
 mod client;
 mod hostile;
 mod http;
+mod load;
 mod meet;
 mod output;
 mod publish;
@@ -34,6 +35,11 @@ enum Task {
     Meet(meet::Meet),
     /// Sends the server malformed, forged and too much of everything, and shows that others are not harmed.
     Hostile(hostile::Hostile),
+    Run(load::run::Run),
+    Floor(load::floor::Floor),
+    Compare(load::compare::Compare),
+    #[command(hide = true)]
+    FloorSender(load::floor_sender::FloorSender),
     /// Runs a command with the io_uring system calls denied, as containers' default seccomp profiles do.
     DenyIoUring {
         #[arg(last = true, required = true)]
@@ -56,6 +62,10 @@ fn run() -> Result<()> {
     match Arguments::parse().task {
         Task::Meet(meet) => on_runtime(meet.run()),
         Task::Hostile(hostile) => on_runtime(hostile.run()),
+        Task::Run(run) => run.run(),
+        Task::Floor(floor) => floor.run(),
+        Task::Compare(compare) => compare.run(),
+        Task::FloorSender(sender) => sender.run(),
         Task::DenyIoUring { command } => {
             auralink_ring::seccomp::deny_io_uring().context("cannot install the seccomp filter")?;
             let (program, arguments) = command.split_first().context("no command given")?;

@@ -21,6 +21,30 @@ pub(crate) struct Target {
     pub(crate) room: String,
 }
 
+/// What opens every server of a comparison.
+#[derive(clap::Args, Clone, Debug)]
+pub(crate) struct Credentials {
+    /// API key to mint tokens with.
+    #[arg(long)]
+    key: String,
+    #[arg(long, env = "LIVEKIT_API_SECRET", hide_env_values = true)]
+    secret: String,
+    #[arg(long, default_value = "loadtest")]
+    room: String,
+}
+
+impl Credentials {
+    pub(crate) fn target(&self, url: &str) -> Target {
+        Target {
+            url: url.to_owned(),
+            key: Some(self.key.clone()),
+            secret: Some(self.secret.clone()),
+            token: None,
+            room: self.room.clone(),
+        }
+    }
+}
+
 impl Target {
     /// The token with which `identity` joins.
     pub(crate) fn token(&self, identity: &str) -> Result<String> {

@@ -7,6 +7,7 @@
 //! - **I3** the ring is drained of in-flight sends and the receive is cancelled before that memory is freed.
 
 mod backend;
+pub mod client;
 mod control;
 #[cfg(feature = "count-alloc")]
 pub mod count_alloc;

@@ -261,11 +261,11 @@ fn send_one(fd: RawFd, train: &Outgoing, start: usize, end: usize, segmented: bo
     if sent < 0 { io::Error::last_os_error().raw_os_error().unwrap_or(libc::EIO) } else { 0 }
 }
 
-fn iovec(bytes: &mut [u8]) -> libc::iovec {
+pub(crate) fn iovec(bytes: &mut [u8]) -> libc::iovec {
     libc::iovec { iov_base: bytes.as_mut_ptr().cast(), iov_len: bytes.len() }
 }
 
-fn message(
+pub(crate) fn message(
     name: *mut libc::c_void,
     name_len: libc::socklen_t,
     vector: *mut libc::iovec,

@@ -66,7 +66,7 @@ pub fn bind(address: SocketAddr, options: SocketOptions) -> Result<BoundSocket, 
     Ok(BoundSocket { receive_buffer_bytes: receive_buffer_bytes(fd), socket })
 }
 
-fn set_option(fd: RawFd, level: i32, name: i32, value: i32) -> io::Result<()> {
+pub(crate) fn set_option(fd: RawFd, level: i32, name: i32, value: i32) -> io::Result<()> {
     let len = size_of::<i32>() as libc::socklen_t;
     // SAFETY: the option value is a live i32 of the length given.
     let result = unsafe { libc::setsockopt(fd, level, name, (&raw const value).cast(), len) };

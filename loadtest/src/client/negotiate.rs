@@ -29,9 +29,9 @@ use crate::signal::Signal;
 
 /// Name of the tracks that carry the recording, so that others know what to expect.
 pub(super) const RECORDING_NAME: &str = "auralink recording";
-const PROTOCOL: i32 = 17;
+pub(crate) const PROTOCOL: i32 = 17;
 /// Sections to receive on that the first offer brings.
-const RECEIVE_SECTIONS: usize = 3;
+pub(crate) const RECEIVE_SECTIONS: usize = 3;
 const AUDIO_CID: &str = "generator-audio";
 const VIDEO_CID: &str = "generator-video";
 const BITRATES_BPS: [u32; 3] = [90_000, 220_000, 700_000];
@@ -162,7 +162,7 @@ impl Client {
 }
 
 /// The answer may come behind other messages, which are kept.
-async fn wait_for_answer(mut signal: Signal, pending: &mut Vec<Response>) -> Result<Joined> {
+pub(crate) async fn wait_for_answer(mut signal: Signal, pending: &mut Vec<Response>) -> Result<Joined> {
     let mut candidates: Vec<SocketAddr> = Vec::new();
     loop {
         match signal.next().await? {
@@ -210,7 +210,7 @@ async fn bind_towards(server: SocketAddr) -> Result<UdpSocket> {
     UdpSocket::bind((local.ip(), 0)).await.context("cannot bind")
 }
 
-fn word(len: usize) -> String {
+pub(crate) fn word(len: usize) -> String {
     use rand::RngExt as _;
     rand::rng().sample_iter(rand::distr::Alphanumeric).take(len).map(char::from).collect()
 }
@@ -259,7 +259,7 @@ fn outgoing(offer: &Offer, options: &JoinOptions) -> Option<Outgoing> {
     found
 }
 
-fn describe(offer: &Offer) -> SessionDescription {
+pub(crate) fn describe(offer: &Offer) -> SessionDescription {
     SessionDescription { r#type: "offer".into(), sdp: offer.write(), id: offer.id, ..Default::default() }
 }
 
