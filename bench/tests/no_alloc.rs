@@ -1,17 +1,17 @@
-//! Zero heap allocations per forwarded packet after join: on the sans-IO path, and on the shard's thread of a real node with
-//! either back end. Counted are media, reports and transport-wide feedback both ways; nothing is lost in these runs, so
-//! retransmission is not. Strangers cost no allocation either.
+//! Zero heap allocations per forwarded packet after join: on the sans-IO path with one shard and with two, with and without
+//! loss, and on the shards' threads of a real node with either back end. Counted are media, retransmissions, reports,
+//! transport-wide feedback both ways and lanes. Strangers cost no allocation either.
 #![allow(clippy::unwrap_used, clippy::panic, clippy::print_stderr, reason = "a test that tells its numbers")]
 
-#[path = "no_alloc/room.rs"]
-mod room;
-
+use std::collections::HashMap;
 use std::net::{SocketAddr, UdpSocket};
-use std::sync::Mutex;
+use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use auralink_node::{IoBackend, Node, NodeConfig, Ports};
-use auralink_proto::{Command, RoomId, ShardId, TrackId, TransportId};
+use auralink_bench::room::{Media, Plan, Room, Seat};
+use auralink_bench::stage::{Setting, Stage, Step};
+use auralink_node::{IoBackend, Node, NodeConfig, Ports, Spill};
+use auralink_proto::{Command, ShardId};
 use auralink_ring::count_alloc::{CountingAllocator, count, take_traces, unwatch_threads, watch_threads};
 use auralink_rtc::classify::{Kind, classify};
 use auralink_rtc::dtls::Certificate;
@@ -20,7 +20,6 @@ use auralink_rtc::units::Route;
 use auralink_sfu::config::ShardConfig;
 use auralink_sfu::lanes::mesh;
 use auralink_sfu::shard::{Datagram, Output, Shard};
-use room::{Room, SUBSCRIBERS, Seat};
 
 #[global_allocator]
 static ALLOCATOR: CountingAllocator = CountingAllocator;
@@ -28,10 +27,10 @@ static ALLOCATOR: CountingAllocator = CountingAllocator;
 /// What is counted is global to the process.
 static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
 
+const SUBSCRIBERS: usize = 10;
 const SERVER: &str = "10.0.0.1:7882";
 const WARM_UP: Duration = Duration::from_secs(3);
 const MEASURED: Duration = Duration::from_secs(10);
-const STEP: Duration = Duration::from_millis(2);
 /// The only thing a shard may allocate for: telling control who speaks, a list each 400 ms at most. Its queue grows by a block
 /// now and then.
 const ALLOCATIONS_PER_EVENT_MAX: u64 = 2;
@@ -40,94 +39,80 @@ fn fail_with_traces(what: &str, allocations: u64, packets: u64) -> ! {
     panic!("{what}: {allocations} allocations for {packets} packets:\n{}", take_traces().join("\n\n"));
 }
 
-#[test]
-fn forwarding_without_io_allocates_nothing() {
-    let _guard = ONE_AT_A_TIME.lock();
-    let start = Instant::now();
-    let server: SocketAddr = SERVER.parse().unwrap();
-    let certificate = Certificate::generate().unwrap();
-    let config = ShardConfig { transports_max: 64, tracks_max: 64, ..ShardConfig::default() };
-    let mut shard = Shard::new(ShardId(0), config, certificate.clone(), start, 1);
-    let seats = (0..=SUBSCRIBERS as u64).map(|index| Seat {
-        transport: TransportId::new(ShardId(0), 100 + index),
-        tracks: [TrackId::new(ShardId(0), 200 + 2 * index), TrackId::new(ShardId(0), 201 + 2 * index)],
-        address: SocketAddr::new([10, 1, 0, 1 + index as u8].into(), 20_000),
-    });
-    let id = RoomId::new(ShardId(0), 1);
-    let mut room = Room::new(start, id, server, certificate.fingerprint(), seats.collect());
-    let (mut egress, mut events) = (Egress::new(64), Vec::with_capacity(1_024));
-    let mut lanes = mesh(1).pop().unwrap();
-    let mut out = Output { egress: &mut egress, events: &mut events, lanes: &mut lanes };
-    for spec in room.specs() {
-        shard.handle_command(start, Command::ApplyTransport(Box::new(spec)), &mut out);
+/// Ten seconds of a room in virtual time; its account is given back for what else has to be true.
+fn forward_without_io(name: &str, shards: usize, loses_one_in: Option<u32>) -> Stage {
+    let _guard = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
+    let setting = Setting { subscribers: SUBSCRIBERS, shards, media: Media::Simulcast, opens_media: true };
+    let mut stage = Stage::new(setting);
+    stage.connect();
+    // A stream takes its memory with its first packet, repair streams too: each must have had one.
+    stage.loses_one_in = loses_one_in.map(|_| 4);
+    let warm = stage.now + WARM_UP;
+    while stage.now < warm {
+        stage.turn(&mut |_, work| work());
     }
-    let (mut media, mut timers, mut other, mut sent_before) = (0, 0, 0, 0);
-    let mut trains = Vec::with_capacity(64);
-    let mut now = start;
-    while now < start + WARM_UP + MEASURED {
-        now += STEP;
-        let is_measured = now >= start + WARM_UP;
-        if !is_measured {
-            (media, timers, other, sent_before) = (0, 0, 0, shard.stats().packets_sent);
-            take_traces();
-        }
-        for (seat, bytes) in room.poll(now) {
-            let route = Route { remote: room.clients[seat].address, local: Some(server.ip()) };
-            let datagram = Datagram { route, arrival: now, bytes: &bytes };
-            let ((), n) = count(|| shard.ingest(now, &datagram, &mut out));
-            match classify(&bytes) {
-                Kind::Rtp | Kind::Rtcp => media += n,
-                _ => other += n,
-            }
-        }
-        let ((), n) = count(|| shard.handle_timeout(now, &mut out));
-        timers += n;
-        loop {
-            let (done, n) = count(|| {
-                let done = shard.egress(&mut out);
-                for train in out.egress.drain() {
-                    if let Some(range) = train.twcc {
-                        shard.handle_flushed(now, range);
-                    }
-                    trains.push(train);
-                }
-                done
-            });
-            media += n;
-            for train in trains.drain(..) {
-                let seat = room.clients.iter().position(|client| client.address == train.route.remote);
-                for datagram in train.datagrams() {
-                    room.deliver(now, seat.unwrap(), server, datagram);
-                }
-                let ((), n) = count(|| out.egress.give_back(train.buffer));
-                media += n;
-            }
-            if done {
-                break;
-            }
-        }
-        if !is_measured {
-            out.events.clear();
-        }
+    stage.loses_one_in = loses_one_in;
+    stage.take_events();
+    take_traces();
+    let (forwarded, opened) = (stage.forwarded(), stage.room.opened());
+    let mut allocations: HashMap<Step, u64> = HashMap::new();
+    let end = stage.now + MEASURED;
+    while stage.now < end {
+        stage.turn(&mut |step, work| {
+            let ((), n) = count(work);
+            *allocations.entry(step).or_default() += n;
+        });
     }
-    assert!(room.is_connected());
-    let packets = shard.stats().packets_sent - sent_before;
-    let events = events.len() as u64;
-    let (faults, received) = room.account();
-    assert!(faults.is_empty(), "{faults:?}");
+    let (forwarded, opened) = (stage.forwarded() - forwarded, stage.room.opened() - opened);
+    let events = stage.take_events() as u64;
+    let of = |step| allocations.get(&step).copied().unwrap_or_default();
+    let media = of(Step::Ingest) + of(Step::Egress) + of(Step::Feedback) + of(Step::Lanes);
+    assert!(stage.room.is_connected());
+    assert_eq!(stage.room.faults(), [""; 0]);
     assert!(
-        packets > 5_000 && received as u64 > packets,
-        "only {packets} packets were forwarded, {received} received"
+        forwarded > 5_000 && opened as u64 > forwarded * 9 / 10,
+        "only {forwarded} packets were forwarded, {opened} opened"
     );
     eprintln!(
-        "sans-IO: {packets} packets; allocations: media {media}, timers {timers} with {events} events, STUN {other}"
+        "{name}: {forwarded} packets, {} resent, {} over lanes; allocations: media {media}, timers {} with {events} events, \
+         STUN {}",
+        stage.retransmitted(),
+        stage.crossed(),
+        of(Step::Timers),
+        of(Step::Slow)
     );
     if media > 0 {
-        fail_with_traces("media, RTCP and feedback", media, packets);
+        fail_with_traces(name, media, forwarded);
     }
-    if timers > events * ALLOCATIONS_PER_EVENT_MAX {
-        fail_with_traces("timers", timers, packets);
+    if of(Step::Timers) > events * ALLOCATIONS_PER_EVENT_MAX {
+        fail_with_traces("timers", of(Step::Timers), forwarded);
     }
+    stage
+}
+
+#[test]
+fn forwarding_without_io_allocates_nothing() {
+    let stage = forward_without_io("one shard", 1, None);
+    assert_eq!((stage.crossed(), stage.retransmitted()), (0, 0));
+}
+
+#[test]
+fn forwarding_over_a_lane_allocates_nothing() {
+    let stage = forward_without_io("two shards", 2, None);
+    assert!(stage.crossed() > 1_000, "only {} packets crossed the lane", stage.crossed());
+    assert_eq!(stage.drops(), [("", 0); 0], "a lane loses nothing");
+}
+
+#[test]
+fn resending_allocates_nothing() {
+    let stage = forward_without_io("loss", 1, Some(20));
+    assert!(stage.retransmitted() > 150, "only {} packets were resent", stage.retransmitted());
+}
+
+#[test]
+fn resending_out_of_a_history_fed_by_a_lane_allocates_nothing() {
+    let stage = forward_without_io("loss, two shards", 2, Some(20));
+    assert!(stage.retransmitted() > 150 && stage.crossed() > 1_000);
 }
 
 /// A client's socket, read without waiting.
@@ -137,40 +122,48 @@ fn socket() -> UdpSocket {
     socket
 }
 
-fn forward_through(backend: IoBackend) {
-    let _guard = ONE_AT_A_TIME.lock();
+fn forward_through(backend: IoBackend, shards: u8) {
+    let _guard = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
     let config = NodeConfig {
-        shards: 1,
+        shards,
         io_backend: backend,
         ports: Ports::Single(0),
         bind: [127, 0, 0, 1].into(),
+        spill: if shards > 1 { Spill::Forced } else { Spill::Home },
         socket_buffer_bytes: 1 << 20,
         transports_max: 64,
         ..NodeConfig::default()
     };
     let (node, handle, mut events) = Node::start(&config).unwrap();
     let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
-    let server = handle.candidates(ShardId(0))[0].address;
     let sockets: Vec<UdpSocket> = (0..=SUBSCRIBERS).map(|_| socket()).collect();
     let id = handle.place_room();
-    let seats = sockets.iter().enumerate().map(|(index, socket)| {
-        let transport = handle.place_transport(id, index);
-        let tracks = [handle.place_track(transport), handle.place_track(transport)];
-        Seat { transport, tracks, address: socket.local_addr().unwrap() }
-    });
+    let seats: Vec<Seat> = (sockets.iter().enumerate())
+        .map(|(index, socket)| {
+            let transport = handle.place_transport(id, index);
+            let tracks = [handle.place_track(transport), handle.place_track(transport)];
+            let server = handle.candidates(transport.shard())[0].address;
+            Seat { transport, tracks, address: socket.local_addr().unwrap(), server }
+        })
+        .collect();
     let start = Instant::now();
-    let mut room = Room::new(start, id, server, handle.fingerprint().0, seats.collect());
+    let server_fingerprint = handle.fingerprint().0;
+    let plan = Plan { id, server_fingerprint, media: Media::Simulcast, opens_media: true };
+    let mut room = Room::new(start, plan, &seats);
     for spec in room.specs() {
-        runtime.block_on(handle.send(ShardId(0), Command::ApplyTransport(Box::new(spec)))).unwrap();
+        let shard = spec.id.shard();
+        runtime.block_on(handle.send(shard, Command::ApplyTransport(Box::new(spec)))).unwrap();
     }
-    let sent = || node.reports().latest()[0].map_or(0, |report| report.stats.packets_sent);
+    let total = |of: fn(&auralink_node::ShardReport) -> u64| -> u64 {
+        node.reports().latest().iter().flatten().map(of).sum()
+    };
     let (mut sent_before, mut repeated, mut is_watching) = (0, 0, false);
     let mut datagram = [0; 2_048];
     while start.elapsed() < WARM_UP + MEASURED {
         let now = Instant::now();
         if !is_watching && now >= start + WARM_UP {
             while events.try_recv().is_ok() {}
-            sent_before = sent();
+            sent_before = total(|report| report.stats.packets_sent);
             take_traces();
             watch_threads();
             is_watching = true;
@@ -178,7 +171,7 @@ fn forward_through(backend: IoBackend) {
         for (seat, bytes) in room.poll(now) {
             // Consent checks belong to time, not to packets; they outlast the measurement.
             if !is_watching || classify(&bytes) != Kind::Stun {
-                sockets[seat].send_to(&bytes, server).unwrap();
+                sockets[seat].send_to(&bytes, seats[seat].server).unwrap();
             }
         }
         for (seat, socket) in sockets.iter().enumerate() {
@@ -194,12 +187,16 @@ fn forward_through(backend: IoBackend) {
     }
     let allocations = unwatch_threads();
     // The last report may be a quarter of a second old.
-    let packets = sent() - sent_before;
-    let (faults, _) = room.account();
+    let packets = total(|report| report.stats.packets_sent) - sent_before;
+    let crossed = total(|report| report.stats.lane_received);
     assert!(room.is_connected());
-    assert!(faults.is_empty(), "{faults:?}");
+    assert_eq!(room.faults(), [""; 0]);
     assert!(packets > 4_000, "only {packets} packets were forwarded");
-    eprintln!("{}: {packets} packets, {allocations} allocations, {repeated} events", node.io_backend());
+    assert_eq!(shards > 1, crossed > 1_000, "{crossed} packets crossed a lane between {shards} shards");
+    eprintln!(
+        "{} with {shards} shards: {packets} packets, {allocations} allocations, {repeated} events",
+        node.io_backend()
+    );
     if allocations > repeated * ALLOCATIONS_PER_EVENT_MAX {
         fail_with_traces(node.io_backend(), allocations, packets);
     }
@@ -207,17 +204,22 @@ fn forward_through(backend: IoBackend) {
 
 #[test]
 fn forwarding_through_uring_allocates_nothing() {
-    forward_through(IoBackend::Uring);
+    forward_through(IoBackend::Uring, 1);
 }
 
 #[test]
 fn forwarding_through_mmsg_allocates_nothing() {
-    forward_through(IoBackend::Mmsg);
+    forward_through(IoBackend::Mmsg, 1);
+}
+
+#[test]
+fn forwarding_through_two_threads_allocates_nothing() {
+    forward_through(IoBackend::Auto, 2);
 }
 
 #[test]
 fn strangers_cost_no_allocation() {
-    let _guard = ONE_AT_A_TIME.lock();
+    let _guard = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
     let now = Instant::now();
     let server: SocketAddr = SERVER.parse().unwrap();
     let certificate = Certificate::generate().unwrap();
