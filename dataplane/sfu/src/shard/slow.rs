@@ -13,8 +13,8 @@ use crate::lanes::LaneBytes;
 use crate::stats::DropReason;
 use crate::transport::Transport;
 
-/// DTLS datagrams that may wait; a flight of each of a hundred joining clients.
-const DATAGRAMS_MAX: usize = 512;
+/// DTLS datagrams that may wait: a flight of each of several hundred joining clients.
+const DATAGRAMS_MAX: usize = 2_048;
 /// Messages to many that may wait before no more commands are taken.
 const MESSAGES_MAX: usize = 64;
 /// Datagrams or sends taken at once: a handshake's largest step costs about 150 us.
