@@ -8,13 +8,16 @@ use serde::{Deserialize, Serialize};
 
 use super::payload::Kind;
 use super::process::Usage;
-use super::receiver::{Collected, SinkReport};
+use super::receiver::SinkReport;
 use super::stream::Incoming;
 
 /// Above this share of a core a thread of the generator is taken for the bottleneck.
 const GENERATOR_SHARE_MAX: f64 = 0.75;
 /// A publisher later than this, in one step of a hundred, did not offer what was promised.
 const LATENESS_P99_US_MAX: u64 = 1_000;
+
+/// Threads of one process on one core wait for each other for less than this share of the time.
+const WAITED_SHARE_MAX: f64 = 0.05;
 
 /// Quantiles in microseconds.
 #[derive(Clone, Copy, Default, Debug, Serialize, Deserialize)]
@@ -114,18 +117,15 @@ pub(crate) struct Point {
     pub(crate) generator: Generator,
     /// Why this point says nothing about the server.
     pub(crate) invalid: Vec<String>,
+    /// What else to know when reading it.
+    pub(crate) notes: Vec<String>,
     /// What the server did wrong.
     pub(crate) failures: Vec<String>,
 }
 
 impl Arrived {
-    pub(crate) fn sum(collected: &Collected) -> Self {
-        let mut sum = Self::default();
-        collected.sinks.iter().for_each(|sink| sum.add(sink));
-        sum
-    }
-
-    fn add(&mut self, sink: &SinkReport) {
+    /// Adds what one sink counted.
+    pub(crate) fn add(&mut self, sink: &SinkReport) {
         let tally = &sink.tally;
         for stream in &sink.streams {
             // Retransmission streams have gaps of their own nature: nobody repairs a repair.
@@ -169,6 +169,12 @@ impl Point {
         self.syscalls_per_packet = sent.and_then(|sent| Some(counter("syscalls_total")? / sent));
         self.packets_per_train = sent.and_then(|sent| Some(sent / counter("trains_sent_total")?));
         self.invalid = self.reasons();
+        if let Some(usage) = self.server.as_ref().filter(|usage| usage.waited_share > WAITED_SHARE_MAX) {
+            let share = usage.waited_share * 100.0;
+            self.notes.push(format!(
+                "threads of the sender waited for a core {share:.0} % of the time: was it shared?"
+            ));
+        }
         let arrived = &self.arrived;
         let wrong = [
             ("gaps", arrived.gaps),
@@ -230,8 +236,10 @@ impl Point {
             "published, forwarded",
             format!("{}, {} ({:.0}/s)", self.published, self.forwarded, self.forwarded_per_second),
         );
-        if let (Some(usage), Some(us)) = (&self.server, self.cpu_us_per_packet) {
+        if let Some(us) = self.cpu_us_per_packet {
             row("CPU per forwarded packet", format!("{us:.3} µs"));
+        }
+        if let Some(usage) = &self.server {
             row(
                 "CPU",
                 format!(
@@ -323,6 +331,9 @@ impl Point {
             .collect();
         if !drops.is_empty() {
             row("server dropped", drops.join(", "));
+        }
+        for note in &self.notes {
+            row("note", note.clone());
         }
         for reason in &self.invalid {
             row("INVALID", reason.clone());
