@@ -47,6 +47,8 @@ pub(crate) struct StreamReport {
     pub(crate) kind: Incoming,
     pub(crate) counts: Counts,
     pub(crate) missing: u64,
+    /// Missing, but so lately that a repair may still come.
+    pub(crate) unsettled: u64,
 }
 
 /// One sink.
@@ -305,10 +307,12 @@ impl Thread {
 }
 
 fn report(sink: &Sink) -> SinkReport {
+    let now_ns = monotonic_ns();
     let streams = sink.streams.iter().map(|stream| StreamReport {
         kind: stream.kind,
         counts: stream.gaps.counts(),
         missing: stream.gaps.missing(),
+        unsettled: stream.gaps.unsettled(now_ns),
     });
     SinkReport {
         listens: !sink.publishers.is_empty(),
