@@ -1,11 +1,13 @@
 //! The native load generator: clients whose media is sent and received by a few plain threads, the workloads, and the floor
 //! they are compared with.
 
+mod churn;
 pub(crate) mod compare;
 mod feedback;
 pub(crate) mod floor;
 pub(crate) mod floor_sender;
 mod gaps;
+mod join;
 mod link;
 mod options;
 mod outgoing;
@@ -14,6 +16,7 @@ mod point;
 mod process;
 mod publisher;
 mod receiver;
+pub(crate) mod record;
 pub(crate) mod run;
 mod schedule;
 mod session;

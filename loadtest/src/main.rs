@@ -38,6 +38,7 @@ enum Task {
     Run(load::run::Run),
     Floor(load::floor::Floor),
     Compare(load::compare::Compare),
+    Record(load::record::Record),
     #[command(hide = true)]
     FloorSender(load::floor_sender::FloorSender),
     /// Runs a command with the io_uring system calls denied, as containers' default seccomp profiles do.
@@ -65,6 +66,7 @@ fn run() -> Result<()> {
         Task::Run(run) => run.run(),
         Task::Floor(floor) => floor.run(),
         Task::Compare(compare) => compare.run(),
+        Task::Record(record) => record.run(),
         Task::FloorSender(sender) => sender.run(),
         Task::DenyIoUring { command } => {
             auralink_ring::seccomp::deny_io_uring().context("cannot install the seccomp filter")?;

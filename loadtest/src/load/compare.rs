@@ -7,7 +7,7 @@ use anyhow::{Result, bail};
 use serde::Serialize;
 
 use super::floor::{Floor, Place};
-use super::options::{Common, Server, Workload};
+use super::options::{Common, Server, Turnover, Workload};
 use super::point::Point;
 use super::run::Run;
 use crate::target::Credentials;
@@ -122,7 +122,8 @@ impl Compare {
         let servers = self.urls.iter().enumerate().map(|(at, url)| {
             let server =
                 Server { target: self.credentials.target(url), server_pid: self.pids.get(at).copied() };
-            Side::Server(Box::new(Run { server, workload: self.workload, common: common.clone() }))
+            let turnover = Turnover::default();
+            Side::Server(Box::new(Run { server, workload: self.workload, turnover, common: common.clone() }))
         });
         let floor = self.floor.then(|| {
             let (place, workload, common) = (self.place.clone(), self.workload, common.clone());

@@ -46,7 +46,7 @@ impl Sink {
         let _ = writer.receiver_report(RECEIVER_SSRC, blocks.get(..count).unwrap_or_default());
         let empty = if count == 0 { writer.len() } else { 0 };
         for stream in &mut self.streams {
-            if !stream.gaps.is_complete() {
+            if self.asks_again && !stream.gaps.is_complete() {
                 tools.lost.clear();
                 stream.gaps.poll_missing(now_ns, &mut tools.lost);
                 if !tools.lost.is_empty()

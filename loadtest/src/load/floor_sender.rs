@@ -24,6 +24,8 @@ use crate::sdp::{MID_ID, OPUS_PT, TWCC_ID, VP8_PT};
 /// A send holds at most this much: the largest UDP payload.
 const TRAIN_BYTES_MAX: usize = 65_507;
 const SEGMENTS_MAX: usize = 64;
+/// Sealed bytes of one call: a train, or one datagram to each of a batch.
+const OUT_BYTES: usize = 128 * 1024;
 const SEND_BUFFER_LOOK: Duration = Duration::from_millis(20);
 /// Header of 12 bytes, extension head of 4, MID of 2 and transport-wide number of 3, filled up to words.
 const HEADER_LEN: usize = 24;
@@ -163,7 +165,7 @@ impl Sender {
             due,
             packets: Vec::new(),
             payloads: Vec::new(),
-            out: Vec::new(),
+            out: vec![0; OUT_BYTES],
             outcome: Outcome::default(),
         })
     }
@@ -250,9 +252,9 @@ impl Sender {
         let segment = packets.first().map_or(0, |packet| HEADER_LEN + packet.payload.len() + TAG_LEN) as u16;
         for place in &publisher.destinations {
             let Some(peer) = self.peers.get_mut(*place) else { continue };
-            self.out.clear();
-            peer.seal_all(at, packets, &self.payloads, &mut self.out);
-            let message = Message { to: Some(&peer.to), bytes: &self.out, segment: Some(segment) };
+            let len = peer.seal_all(at, packets, &self.payloads, &mut self.out);
+            let bytes = self.out.get(..len).unwrap_or_default();
+            let message = Message { to: Some(&peer.to), bytes, segment: Some(segment) };
             self.outcome.sends += 1;
             match send_message(&self.socket, &message) {
                 Ok(()) => self.outcome.packets += packets.len() as u64,
@@ -266,10 +268,9 @@ impl Sender {
         let packets = self.packets.get(packet..=packet).unwrap_or_default();
         let size = packets.first().map_or(0, |packet| HEADER_LEN + packet.payload.len() + TAG_LEN);
         for places in publisher.destinations.chunks(SEGMENTS_MAX) {
-            self.out.clear();
-            for place in places {
+            for (place, out) in places.iter().zip(self.out.chunks_mut(size.max(1))) {
                 if let Some(peer) = self.peers.get_mut(*place) {
-                    peer.seal_all(at, packets, &self.payloads, &mut self.out);
+                    peer.seal_all(at, packets, &self.payloads, out);
                 }
             }
             let sealed = places.iter().zip(self.out.chunks(size.max(1)));
@@ -319,21 +320,23 @@ impl Publisher {
 }
 
 impl Peer {
-    /// Seals packets back to back behind `out`.
-    fn seal_all(&mut self, publisher: usize, packets: &[Packet], payloads: &[u8], out: &mut Vec<u8>) {
-        let Some((_, stream)) = self.streams.iter().find(|(heard, _)| *heard == publisher) else { return };
+    /// Seals packets back to back into `out`; the bytes used.
+    fn seal_all(&mut self, publisher: usize, packets: &[Packet], payloads: &[u8], out: &mut [u8]) -> usize {
+        let Some((_, stream)) = self.streams.iter().find(|(heard, _)| *heard == publisher) else { return 0 };
+        let mut len = 0;
         for packet in packets {
             let payload = payloads.get(packet.payload.clone()).unwrap_or_default();
-            let start = out.len();
-            out.resize(start + HEADER_LEN + payload.len() + TAG_LEN, 0);
-            let Some(place) = out.get_mut(start..) else { return };
+            let end = len + HEADER_LEN + payload.len() + TAG_LEN;
+            let Some(place) = out.get_mut(len..end) else { return len };
             if let Some(header) = place.first_chunk_mut() {
                 *header = packet.header;
             }
             // Refused only for a number used before, which `seq` never is.
             let sealed = self.seal.seal_rtp(*stream, packet.seq, HEADER_LEN, payload, place);
             debug_assert_eq!(sealed, Ok(()));
+            len = end;
         }
+        len
     }
 }
 

@@ -65,6 +65,9 @@ pub(crate) struct Common {
     /// Percentage of packets the sinks drop on receipt and ask for again.
     #[arg(long, default_value_t = 0.0)]
     pub(crate) loss: f64,
+    /// Does not ask for lost packets again, so that they stay gaps.
+    #[arg(long)]
+    pub(crate) no_nack: bool,
     /// Writes everything measured to this file.
     #[arg(long)]
     pub(crate) json: Option<PathBuf>,
@@ -91,6 +94,29 @@ pub(crate) struct Server {
     /// Process whose processor time is measured.
     #[arg(long)]
     pub(crate) server_pid: Option<u32>,
+}
+
+/// How clients come and go, for the workloads churn and join.
+#[derive(clap::Args, Clone, Debug)]
+pub(crate) struct Turnover {
+    /// Clients that join.
+    #[arg(long, default_value_t = 1_000)]
+    pub(crate) count: usize,
+    /// Joins a second; 0 for as fast as --joining at a time allow.
+    #[arg(long, default_value_t = 20.0)]
+    pub(crate) rate: f64,
+    /// Churn: clients publish nothing and receive the two tracks of one publisher that stays in each room.
+    #[arg(long)]
+    pub(crate) listen: bool,
+    /// Join: clients leave once they saw a keyframe, instead of staying.
+    #[arg(long)]
+    pub(crate) leave: bool,
+}
+
+impl Default for Turnover {
+    fn default() -> Self {
+        Self { count: 1_000, rate: 20.0, listen: false, leave: false }
+    }
 }
 
 impl Common {

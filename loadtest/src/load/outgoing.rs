@@ -168,8 +168,9 @@ impl Publishing {
 
 impl OutStream {
     pub(crate) fn new(identity: StreamIdentity, cursor: Cursor) -> Self {
+        let kind = cursor.schedule.kind;
         Self {
-            kind: cursor.schedule.kind,
+            kind,
             identity,
             cursor,
             seq: SeqNo::first(rand::random()),
@@ -181,7 +182,7 @@ impl OutStream {
             handles: None,
             kept: VecDeque::with_capacity(KEPT),
             // It may start anywhere in its cycle.
-            wants_keyframe: true,
+            wants_keyframe: kind == Kind::Video,
             octets: 0,
         }
     }

@@ -4,6 +4,8 @@
 //! A video payload is a VP8 descriptor (RFC 7741), a frame header where a frame starts, the stamp and the filling; an audio
 //! payload an Opus table-of-contents byte, the stamp and the filling.
 
+use std::ops::Range;
+
 use auralink_codecs::vp8::Descriptor;
 
 /// X octet, extension octet, 15-bit picture id, TL0PICIDX, TID.
@@ -14,6 +16,9 @@ const FRAME_HEADER: [u8; 10] = [0x10, 0x02, 0x00, 0x9d, 0x01, 0x2a, 0x00, 0x05, 
 const OPUS_TOC: u8 = 0xfc;
 const MAGIC: u32 = 0x4155_5241;
 const STAMP_LEN: usize = 27;
+const HEAD_LEN_MAX: usize = DESCRIPTOR_LEN + FRAME_HEADER.len();
+/// Picture id and TL0PICIDX.
+const NUMBERS: Range<usize> = 2..5;
 const KEYFRAME: u8 = 1;
 const FRAME_START: u8 = 2;
 const MARKER: u8 = 4;
@@ -81,8 +86,15 @@ pub(crate) fn verify(kind: Kind, payload: &[u8]) -> Result<Stamp, Mismatch> {
         return Err(Mismatch::Length);
     }
     let head = head(kind, &stamp, FrameNumbers::default());
-    let skipped = if kind == Kind::Video { DESCRIPTOR_LEN } else { 0 };
-    if payload.get(skipped..head_len) != head.0.get(skipped..head_len) {
+    let mut front = [0; HEAD_LEN_MAX];
+    if let (Some(place), Some(came)) = (front.get_mut(..head_len), payload.get(..head_len)) {
+        place.copy_from_slice(came);
+    }
+    if kind == Kind::Video {
+        // Forwarders number frames anew.
+        front[NUMBERS].copy_from_slice(&head.0[NUMBERS]);
+    }
+    if front != head.0 {
         return Err(Mismatch::Bytes);
     }
     let filling = payload.get(head_len + STAMP_LEN..).unwrap_or_default();
@@ -114,12 +126,8 @@ fn parse(kind: Kind, payload: &[u8]) -> Result<(Stamp, usize), Mismatch> {
 }
 
 /// What stands in front of the stamp, and its length.
-fn head(
-    kind: Kind,
-    stamp: &Stamp,
-    numbers: FrameNumbers,
-) -> ([u8; DESCRIPTOR_LEN + FRAME_HEADER.len()], usize) {
-    let mut bytes = [0; DESCRIPTOR_LEN + FRAME_HEADER.len()];
+fn head(kind: Kind, stamp: &Stamp, numbers: FrameNumbers) -> ([u8; HEAD_LEN_MAX], usize) {
+    let mut bytes = [0; HEAD_LEN_MAX];
     if kind == Kind::Audio {
         bytes[0] = OPUS_TOC;
         return (bytes, 1);
@@ -141,15 +149,21 @@ impl Stamp {
         bytes[8..16].copy_from_slice(&self.index.to_be_bytes());
         bytes[16..24].copy_from_slice(&self.sent_ns.to_be_bytes());
         bytes[24..26].copy_from_slice(&self.len.to_be_bytes());
-        let flags = [(self.keyframe, KEYFRAME), (self.frame_start, FRAME_START), (self.marker, MARKER)];
-        bytes[26] = flags.iter().filter(|(is, _)| *is).map(|(_, flag)| flag).sum();
+        bytes[26] = self.flags();
         bytes
+    }
+
+    fn flags(&self) -> u8 {
+        let flags = [(self.keyframe, KEYFRAME), (self.frame_start, FRAME_START), (self.marker, MARKER)];
+        flags.iter().filter(|(is, _)| *is).map(|(_, flag)| flag).sum()
     }
 
     fn from_bytes(bytes: &[u8; STAMP_LEN]) -> Option<Self> {
         let [m0, m1, m2, m3, p0, p1, p2, p3, rest @ ..] = *bytes;
         let [i0, i1, i2, i3, i4, i5, i6, i7, s0, s1, s2, s3, s4, s5, s6, s7, l0, l1, flags] = rest;
-        (u32::from_be_bytes([m0, m1, m2, m3]) == MAGIC).then(|| Self {
+        let is_ours =
+            u32::from_be_bytes([m0, m1, m2, m3]) == MAGIC && flags <= KEYFRAME | FRAME_START | MARKER;
+        is_ours.then(|| Self {
             publisher: u32::from_be_bytes([p0, p1, p2, p3]),
             index: u64::from_be_bytes([i0, i1, i2, i3, i4, i5, i6, i7]),
             sent_ns: u64::from_be_bytes([s0, s1, s2, s3, s4, s5, s6, s7]),
@@ -163,8 +177,10 @@ impl Stamp {
 
 /// The `n`-th eight bytes of a packet's filling (the finaliser of splitmix64).
 fn word(stamp: &Stamp, n: u64) -> [u8; 8] {
-    let seed = (u64::from(stamp.publisher) << 40) ^ (stamp.index << 8) ^ n;
-    let mut z = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    let stream =
+        (u64::from(stamp.publisher) << 3 | u64::from(stamp.flags())).wrapping_mul(0xd6e8_feb8_6659_fd93);
+    let packet = stamp.index.wrapping_mul(0xa076_1d64_78bd_642f);
+    let mut z = (stream ^ packet).wrapping_add(n.wrapping_mul(0x9e37_79b9_7f4a_7c15));
     z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
     z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
     (z ^ (z >> 31)).to_le_bytes()
@@ -220,18 +236,12 @@ mod tests {
     #[test]
     fn every_flipped_bit_that_forwarders_must_not_touch_is_seen() {
         let payload = written(Kind::Video, STAMP);
-        let header_and_filling = (0..payload.len()).filter(|at| !(2..6).contains(at));
         // The send time is the one thing nothing else follows from.
-        let sent_ns = DESCRIPTOR_LEN + FRAME_HEADER.len() + 16;
-        for at in header_and_filling.filter(|at| !(sent_ns..sent_ns + 8).contains(at)) {
+        let sent_ns = HEAD_LEN_MAX + 16..HEAD_LEN_MAX + 24;
+        for at in (0..payload.len()).filter(|at| !NUMBERS.contains(at) && !sent_ns.contains(at)) {
             for bit in 0..8 {
-                // Of the descriptor's first octet only X, S and the partition number are read; N and the reserved bit say
-                // nothing of the frame.
                 let mut changed = payload.clone();
                 changed[at] ^= 1 << bit;
-                if at == 0 && (bit == 5 || bit == 6) || at == 1 && bit < 4 || at == 26 + 16 && bit > 2 {
-                    continue;
-                }
                 assert!(verify(Kind::Video, &changed).is_err(), "byte {at} bit {bit}");
             }
         }

@@ -8,13 +8,16 @@ use serde::{Deserialize, Serialize};
 
 use super::payload::Kind;
 use super::process::Usage;
-use super::receiver::{Collected, SinkReport};
+use super::receiver::SinkReport;
 use super::stream::Incoming;
 
 /// Above this share of a core a thread of the generator is taken for the bottleneck.
 const GENERATOR_SHARE_MAX: f64 = 0.75;
 /// A publisher later than this, in one step of a hundred, did not offer what was promised.
 const LATENESS_P99_US_MAX: u64 = 1_000;
+
+/// Threads of one process on one core wait for each other for less than this share of the time.
+const WAITED_SHARE_MAX: f64 = 0.05;
 
 /// Quantiles in microseconds.
 #[derive(Clone, Copy, Default, Debug, Serialize, Deserialize)]
@@ -46,6 +49,8 @@ pub(crate) struct Arrived {
     pub(crate) silent: usize,
     pub(crate) packets: u64,
     pub(crate) gaps: u64,
+    /// Missing at the end, but so lately that a repair might still have come.
+    pub(crate) unsettled: u64,
     pub(crate) duplicates: u64,
     pub(crate) reordered: u64,
     /// Came only as a retransmission.
@@ -114,24 +119,22 @@ pub(crate) struct Point {
     pub(crate) generator: Generator,
     /// Why this point says nothing about the server.
     pub(crate) invalid: Vec<String>,
+    /// What else to know when reading it.
+    pub(crate) notes: Vec<String>,
     /// What the server did wrong.
     pub(crate) failures: Vec<String>,
 }
 
 impl Arrived {
-    pub(crate) fn sum(collected: &Collected) -> Self {
-        let mut sum = Self::default();
-        collected.sinks.iter().for_each(|sink| sum.add(sink));
-        sum
-    }
-
-    fn add(&mut self, sink: &SinkReport) {
+    /// Adds what one sink counted.
+    pub(crate) fn add(&mut self, sink: &SinkReport) {
         let tally = &sink.tally;
         for stream in &sink.streams {
             // Retransmission streams have gaps of their own nature: nobody repairs a repair.
             if matches!(stream.kind, Incoming::Media(Kind::Audio | Kind::Video)) {
                 self.packets += stream.counts.packets;
-                self.gaps += stream.missing;
+                self.gaps += stream.missing - stream.unsettled;
+                self.unsettled += stream.unsettled;
                 self.duplicates += stream.counts.duplicates;
                 self.reordered += stream.counts.reordered;
                 self.repaired += stream.counts.repaired;
@@ -169,6 +172,12 @@ impl Point {
         self.syscalls_per_packet = sent.and_then(|sent| Some(counter("syscalls_total")? / sent));
         self.packets_per_train = sent.and_then(|sent| Some(sent / counter("trains_sent_total")?));
         self.invalid = self.reasons();
+        if let Some(usage) = self.server.as_ref().filter(|usage| usage.waited_share > WAITED_SHARE_MAX) {
+            let share = usage.waited_share * 100.0;
+            self.notes.push(format!(
+                "threads of the sender waited for a core {share:.0} % of the time: was it shared?"
+            ));
+        }
         let arrived = &self.arrived;
         let wrong = [
             ("gaps", arrived.gaps),
@@ -230,8 +239,10 @@ impl Point {
             "published, forwarded",
             format!("{}, {} ({:.0}/s)", self.published, self.forwarded, self.forwarded_per_second),
         );
-        if let (Some(usage), Some(us)) = (&self.server, self.cpu_us_per_packet) {
+        if let Some(us) = self.cpu_us_per_packet {
             row("CPU per forwarded packet", format!("{us:.3} µs"));
+        }
+        if let Some(usage) = &self.server {
             row(
                 "CPU",
                 format!(
@@ -324,6 +335,9 @@ impl Point {
         if !drops.is_empty() {
             row("server dropped", drops.join(", "));
         }
+        for note in &self.notes {
+            row("note", note.clone());
+        }
         for reason in &self.invalid {
             row("INVALID", reason.clone());
         }
@@ -335,5 +349,83 @@ impl Point {
 
     pub(crate) fn is_good(&self) -> bool {
         self.invalid.is_empty() && self.failures.is_empty()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn good() -> Point {
+        let mut point = Point { seconds: 2.0, forwarded: 1_000, published: 10, ..Point::default() };
+        point.arrived = Arrived { sinks: 1, packets: 1_000, compared: 10, ..Arrived::default() };
+        point.generator =
+            Generator { receiving_share: 0.7, process_share: 0.74, is_pinned: true, ..Generator::default() };
+        point.generator.lateness_us.p99 = 1_000;
+        point.server = Some(Usage { cpu_seconds: 0.002, ..Usage::default() });
+        point
+    }
+
+    fn judged(change: impl FnOnce(&mut Point)) -> Point {
+        let mut point = good();
+        change(&mut point);
+        point.conclude(false);
+        point
+    }
+
+    #[test]
+    fn a_point_without_fault_gives_time_per_packet() {
+        let point = judged(|_| {});
+        assert!(point.is_good(), "{:?} {:?}", point.invalid, point.failures);
+        assert!((point.cpu_us_per_packet.unwrap() - 2.0).abs() < 1e-9);
+        assert!((point.forwarded_per_second - 500.0).abs() < 1e-9);
+    }
+
+    #[test]
+    fn a_generator_that_was_the_bottleneck_makes_a_point_invalid() {
+        let changes: [fn(&mut Point); 6] = [
+            |point| point.generator.receiving_share = 0.8,
+            |point| point.generator.publishing_share = 0.8,
+            |point| point.generator.process_share = 0.8,
+            |point| point.generator.lateness_us.p99 = 1_001,
+            |point| point.generator.unsent = 1,
+            |point| point.arrived.overflow = 1,
+        ];
+        for change in changes {
+            let point = judged(change);
+            assert_eq!((point.invalid.len(), point.failures.len()), (1, 0), "{:?}", point.invalid);
+        }
+        assert!(
+            judged(|point| (point.generator.is_pinned, point.generator.process_share) = (false, 1.3))
+                .is_good()
+        );
+    }
+
+    #[test]
+    fn a_server_that_did_wrong_fails_the_point() {
+        let changes: [fn(&mut Point); 8] = [
+            |point| point.arrived.gaps = 1,
+            |point| point.arrived.duplicates = 1,
+            |point| point.arrived.mismatched = 1,
+            |point| point.arrived.unopened = 1,
+            |point| point.arrived.foreign = 1,
+            |point| point.arrived.malformed = 1,
+            |point| point.arrived.silent = 1,
+            |point| point.arrived.compared = 0,
+        ];
+        for change in changes {
+            let point = judged(change);
+            assert_eq!((point.invalid.len(), point.failures.len()), (0, 1), "{:?}", point.failures);
+            assert!(point.table().contains("FAILED"));
+        }
+    }
+
+    #[test]
+    fn what_the_server_counts_is_put_in_proportion() {
+        let point = judged(|point| {
+            let counters = [("packets_sent_total", 900), ("syscalls_total", 90), ("trains_sent_total", 100)];
+            point.counters = counters.iter().map(|(name, count)| ((*name).to_owned(), *count)).collect();
+        });
+        assert_eq!((point.syscalls_per_packet, point.packets_per_train), (Some(0.1), Some(9.0)));
     }
 }

@@ -12,6 +12,7 @@ use auralink_ring::client::{Readiness, ReceiveBatch, monotonic_ns, thread_cpu_ns
 use hdrhistogram::Histogram;
 
 use super::gaps::Counts;
+use super::point::Arrived;
 use super::sink::{Sink, Tally, Tools};
 use super::stream::Incoming;
 
@@ -46,6 +47,8 @@ pub(crate) struct StreamReport {
     pub(crate) kind: Incoming,
     pub(crate) counts: Counts,
     pub(crate) missing: u64,
+    /// Missing, but so lately that a repair may still come.
+    pub(crate) unsettled: u64,
 }
 
 /// One sink.
@@ -61,7 +64,7 @@ pub(crate) struct SinkReport {
 
 /// Everything since the last restart; sinks removed since then are included.
 pub(crate) struct Collected {
-    pub(crate) sinks: Vec<SinkReport>,
+    pub(crate) arrived: Arrived,
     pub(crate) latency_us: Histogram<u64>,
 }
 
@@ -140,7 +143,7 @@ struct Thread {
     due_ns: Vec<(u64, u64)>,
     free: Vec<usize>,
     by_id: HashMap<u64, usize>,
-    retired: Vec<SinkReport>,
+    retired: Arrived,
     counted: (u64, u64, u64),
     next_cpu_ns: u64,
 }
@@ -157,7 +160,7 @@ impl Thread {
             due_ns: Vec::new(),
             free: Vec::new(),
             by_id: HashMap::new(),
-            retired: Vec::new(),
+            retired: Arrived::default(),
             counted: (0, 0, 0),
             next_cpu_ns: 0,
         })
@@ -198,15 +201,15 @@ impl Thread {
             }
             Command::Restart(reply) => {
                 self.tools.latency_us.reset();
-                self.retired.clear();
+                self.retired = Arrived::default();
                 self.sinks.iter_mut().flatten().for_each(|sink| sink.restart());
                 // Whoever asked may have gone.
                 let _ = reply.send(());
             }
             Command::Collect(reply) => {
-                let living = self.sinks.iter().flatten().map(|sink| report(sink));
-                let sinks = self.retired.iter().cloned().chain(living).collect();
-                let _ = reply.send(Collected { sinks, latency_us: self.tools.latency_us.clone() });
+                let mut arrived = self.retired.clone();
+                self.sinks.iter().flatten().for_each(|sink| arrived.add(&report(sink)));
+                let _ = reply.send(Collected { arrived, latency_us: self.tools.latency_us.clone() });
             }
             Command::Stop => return Ok(false),
         }
@@ -233,7 +236,7 @@ impl Thread {
         let Some(sink) = self.sinks.get_mut(at).and_then(Option::take) else { return };
         self.readiness.remove(&sink.link.socket);
         if sink.hears() {
-            self.retired.push(report(&sink));
+            self.retired.add(&report(&sink));
         }
         if let Some(due) = self.due_ns.get_mut(at) {
             *due = (u64::MAX, u64::MAX);
@@ -304,10 +307,12 @@ impl Thread {
 }
 
 fn report(sink: &Sink) -> SinkReport {
+    let now_ns = monotonic_ns();
     let streams = sink.streams.iter().map(|stream| StreamReport {
         kind: stream.kind,
         counts: stream.gaps.counts(),
         missing: stream.gaps.missing(),
+        unsettled: stream.gaps.unsettled(now_ns),
     });
     SinkReport {
         listens: !sink.publishers.is_empty(),

@@ -6,12 +6,13 @@ use anyhow::{Result, bail};
 use auralink_rtc::srtp::Profile;
 
 use super::link::Milestones;
-use super::options::{Common, Server, Workload};
+use super::options::{Common, Server, Turnover, Workload};
 use super::point::Point;
 use super::schedule::Schedule;
 use super::session::SessionConfig;
 use super::stage::{Part, Ready, Stage, is_set};
 use super::tracks::{Publish, STREAMS_PER_CLIENT, layer_schedule};
+use super::{churn, join};
 use crate::http::Http;
 
 /// The only profile measured, on both sides.
@@ -25,6 +26,8 @@ pub(crate) struct Run {
     #[arg(long, value_enum, default_value = "video")]
     pub(crate) workload: Workload,
     #[command(flatten)]
+    pub(crate) turnover: Turnover,
+    #[command(flatten)]
     pub(crate) common: Common,
 }
 
@@ -32,6 +35,11 @@ impl Run {
     pub(crate) fn run(self) -> Result<()> {
         self.common.check()?;
         self.common.pin()?;
+        match self.workload {
+            Workload::Churn => return super::on_runtime(churn::run(&self)),
+            Workload::Join => return super::on_runtime(join::run(&self)),
+            _ => {}
+        }
         let point = super::on_runtime(self.point())?;
         finish(&[point], self.common.json.as_deref())
     }
@@ -66,6 +74,7 @@ impl Run {
         match self.workload {
             Workload::Video | Workload::Audio => self.one_to_many(),
             Workload::Meeting => self.meeting(),
+            Workload::Idle => self.idle(),
             other => bail!("the workload {other} is not measured by this command"),
         }
     }
@@ -126,7 +135,20 @@ impl Run {
         Ok(Plan { publishers: parts.len(), subscribers: parts.len(), waves: vec![parts], silent: count == 1 })
     }
 
-    fn config(
+    /// Everybody is connected and would receive, and nothing is published.
+    fn idle(&self) -> Result<Plan> {
+        let mut parts = Vec::new();
+        for room in 0..self.common.rooms {
+            for place in 0..self.common.subscribers {
+                let id = (room * self.common.subscribers + place) as u64;
+                let config = self.config(id, room, Publish::NOTHING, true, 0..0)?;
+                parts.push(part(config, Vec::new(), Arc::new(|_, _| true)));
+            }
+        }
+        Ok(Plan { publishers: 0, subscribers: parts.len(), waves: vec![parts], silent: true })
+    }
+
+    pub(crate) fn config(
         &self,
         id: u64,
         room: usize,
@@ -142,6 +164,8 @@ impl Run {
             publish,
             subscribes,
             publishers,
+            asks_again: !self.common.no_nack,
+            recorder: None,
             loss_percent: if subscribes { self.common.loss } else { 0.0 },
         })
     }
@@ -157,11 +181,11 @@ struct Plan {
 }
 
 /// Stream numbers of these clients.
-fn streams_of(clients: std::ops::Range<u64>) -> std::ops::Range<u32> {
+pub(crate) fn streams_of(clients: std::ops::Range<u64>) -> std::ops::Range<u32> {
     (clients.start * STREAMS_PER_CLIENT) as u32..(clients.end * STREAMS_PER_CLIENT) as u32
 }
 
-fn part(config: SessionConfig, schedules: Vec<Arc<Schedule>>, ready: Ready) -> Part {
+pub(crate) fn part(config: SessionConfig, schedules: Vec<Arc<Schedule>>, ready: Ready) -> Part {
     let place = config.id as usize;
     Part { config, schedules, place, ready }
 }

@@ -70,6 +70,20 @@ impl Schedule {
         Self::video(packets, len, |_, _| 0)
     }
 
+    /// A packet twice a second, each a keyframe: as little as keeps a track alive.
+    pub(crate) fn trickle(kind: Kind) -> Self {
+        let rate = if kind == Kind::Video { 90_000 } else { 48_000 };
+        let steps = (0..2_u32).map(|n| Step {
+            at_ns: u64::from(n) * SECOND_NS / 2,
+            len: 100,
+            keyframe: kind == Kind::Video,
+            frame_start: true,
+            marker: kind == Kind::Video,
+            timestamp: n * rate / 2,
+        });
+        Self { kind, steps: steps.collect(), cycle_ns: SECOND_NS, cycle_timestamp: rate }
+    }
+
     /// Opus at 50 packets a second.
     pub(crate) fn audio() -> Self {
         let steps = (0..50_u64).map(|n| Step {
@@ -109,6 +123,8 @@ impl Schedule {
         ensure!(!self.steps.is_empty(), "a schedule without packets");
         ensure!(self.steps.is_sorted_by_key(|step| step.at_ns), "packets are not in order of time");
         let last_ns = self.steps.last().map_or(0, |step| step.at_ns);
+        let ends = self.kind == Kind::Audio || self.steps.iter().any(|step| step.marker);
+        ensure!(ends, "video without an end of a frame");
         ensure!(last_ns < self.cycle_ns, "the last packet lies behind the end of the cycle");
         let least = if self.kind == Kind::Video { PAYLOAD_LEN_MIN } else { 32 };
         ensure!(self.steps.iter().all(|step| usize::from(step.len) >= least), "a packet below {least} bytes");
@@ -178,7 +194,11 @@ impl Cursor {
     }
 
     /// Skips one frame and gives the steps of the schedule's first keyframe for its place, with their time stamp.
+    /// Nothing where there are no keyframes.
     pub(crate) fn take_keyframe_instead(&mut self) -> Vec<(Step, u32)> {
+        if self.schedule.kind != Kind::Video {
+            return Vec::new();
+        }
         let Some((first, timestamp)) = self.take() else { return Vec::new() };
         if !first.marker {
             while self.take().is_some_and(|(step, _)| !step.marker) {}
@@ -257,6 +277,13 @@ mod tests {
         assert!(keyframe.iter().all(|(step, timestamp)| step.keyframe && *timestamp == 3_000));
         assert!(keyframe[44].0.marker && cursor.is_at_delta_frame());
         assert_eq!(cursor.take().unwrap().1, 6_000);
+    }
+
+    #[test]
+    fn sound_has_no_keyframes_to_give() {
+        let mut cursor = Cursor::new(Arc::new(Schedule::audio()), 0);
+        assert!(cursor.take_keyframe_instead().is_empty());
+        assert_eq!(cursor.due_ns(), 0);
     }
 
     #[test]

@@ -22,6 +22,7 @@ use tokio::sync::watch;
 use super::link::{Keys, Link, Milestones, connect_towards};
 use super::outgoing::StreamIdentity;
 use super::receiver::Receiver;
+use super::record::Recorder;
 use super::sink::{Loss, Sink};
 use super::tracks::{Publish, outgoing, sections, track_requests};
 use crate::client::Joined;
@@ -46,6 +47,9 @@ pub(crate) struct SessionConfig {
     pub(crate) publishers: Range<u32>,
     /// Share of packets lost on the way to us.
     pub(crate) loss_percent: f64,
+    /// Whether they are asked for again.
+    pub(crate) asks_again: bool,
+    pub(crate) recorder: Option<Arc<Recorder>>,
 }
 
 /// A joined client.
@@ -54,6 +58,8 @@ pub(crate) struct Session {
     pub(crate) link: Arc<Link>,
     /// What it publishes.
     pub(crate) streams: Vec<StreamIdentity>,
+    /// CLOCK_MONOTONIC when the WebSocket was about to be opened.
+    pub(crate) opened_ns: u64,
     signal: Signal,
     offer: Offer,
     is_offer_pending: bool,
@@ -75,6 +81,7 @@ impl Session {
         certificate: &Certificate,
         receiver: &Arc<Receiver>,
     ) -> Result<Self> {
+        let opened_ns = monotonic_ns();
         let offer = Offer {
             ice: IceCredentials { ufrag: word(8), pwd: word(24) },
             fingerprint: certificate.fingerprint(),
@@ -89,11 +96,15 @@ impl Session {
         let link = Arc::new(connect(&answer, &offer, certificate)?);
         let loss = Loss::new(config.loss_percent, config.id.wrapping_mul(0x9e37_79b9_7f4a_7c15));
         let publishers = if config.subscribes { config.publishers.clone() } else { 0..0 };
-        receiver.add(config.id, Sink::new(Arc::clone(&link), publishers, loss));
+        let mut sink = Sink::new(Arc::clone(&link), publishers, loss);
+        sink.asks_again = config.asks_again;
+        sink.recorder.clone_from(&config.recorder);
+        receiver.add(config.id, sink);
         let mut session = Self {
             id: config.id,
             link,
             streams,
+            opened_ns,
             signal,
             offer,
             is_offer_pending: false,
@@ -148,6 +159,21 @@ impl Session {
                 message = self.signal.next() => self.handle(message?).await?,
                 () = tokio::time::sleep_until(self.next_ping.into()) => self.ping().await?,
                 () = stopped(&mut stop) => return self.leave().await,
+            }
+        }
+    }
+
+    /// Serves signalling for a while.
+    ///
+    /// # Errors
+    /// When the server ends the session.
+    pub(crate) async fn serve_for(&mut self, time: Duration) -> Result<()> {
+        let deadline = Instant::now() + time;
+        loop {
+            tokio::select! {
+                message = self.signal.next() => self.handle(message?).await?,
+                () = tokio::time::sleep_until(self.next_ping.into()) => self.ping().await?,
+                () = tokio::time::sleep_until(deadline.into()) => return Ok(()),
             }
         }
     }

@@ -17,6 +17,7 @@ use hdrhistogram::Histogram;
 
 use super::link::{Keys, Link};
 use super::payload::Stamp;
+use super::record::Recorder;
 use super::stream::{Incoming, Sample, Stream, sample};
 use crate::sdp::TWCC_ID;
 
@@ -126,6 +127,10 @@ pub(crate) struct Sink {
     pub(crate) next_report_ns: u64,
     /// Streams whose stamps name a publisher below or above are not of this room. Empty for who receives nothing.
     pub(crate) publishers: std::ops::Range<u32>,
+    /// Whether gaps are asked for.
+    pub(crate) asks_again: bool,
+    /// Where every video packet is noted, for a trace.
+    pub(crate) recorder: Option<Arc<Recorder>>,
     /// There is nobody who would listen to feedback.
     pub(crate) is_one_way: bool,
     last: usize,
@@ -144,6 +149,8 @@ impl Sink {
             next_feedback_ns: 0,
             next_report_ns: 0,
             publishers,
+            asks_again: true,
+            recorder: None,
             is_one_way,
             last: 0,
             link,
@@ -211,6 +218,12 @@ impl Sink {
                 None
             }
         };
+        if let Some(recorder) = &self.recorder {
+            if let Some(open) = keys.open() {
+                recorder.on_packet(open, stream.kind, arrival_ns, &header, bytes, &mut tools.scratch);
+            }
+            return;
+        }
         if !stream.is_sample(tools.sample_one_in) {
             return;
         }
@@ -253,7 +266,11 @@ impl Sink {
                 let kind = Incoming::of(pt).filter(|_| self.streams.len() < STREAMS_MAX)?;
                 self.link.milestones.reach(&self.link.milestones.media_ns, now_ns);
                 // Any spread will do, so that not all streams are opened at the same packet of a frame.
-                self.streams.insert(at, Stream::new(ssrc, kind, now_ns, ssrc % 61));
+                let mut stream = Stream::new(ssrc, kind, now_ns, ssrc % 61);
+                if self.is_one_way {
+                    stream = stream.needs_no_keyframe();
+                }
+                self.streams.insert(at, stream);
                 at
             }
         };

@@ -14,7 +14,7 @@ use tokio::task::JoinSet;
 use super::link::Milestones;
 use super::options::Common;
 use super::outgoing::{OutStream, Publishing};
-use super::point::{Arrived, Generator, Point, Quantiles};
+use super::point::{Generator, Point, Quantiles};
 use super::process::{Snapshot, parse_counters, risen};
 use super::publisher::Publisher;
 use super::receiver::Receiver;
@@ -162,7 +162,7 @@ impl Stage {
                 .zip(before.server.as_ref())
                 .map(|(after, before)| after.since(before)),
             counters: risen(&before.counters, &after.counters),
-            arrived: Arrived::sum(&collected),
+            arrived: collected.arrived,
             latency_us: Quantiles::from(&collected.latency_us),
             generator: Generator {
                 is_pinned: self.is_pinned,

@@ -63,6 +63,7 @@ pub(crate) enum Sample {
 }
 
 impl Stream {
+    /// `phase` is the first packet opened as a sample.
     pub(crate) fn new(ssrc: u32, kind: Incoming, now_ns: u64, phase: u32) -> Self {
         let keyframe = if kind == Incoming::Media(Kind::Video) { Keyframe::Waiting } else { Keyframe::Whole };
         Self {
@@ -85,6 +86,12 @@ impl Stream {
         }
         self.until_sample -= 1;
         self.keyframe != Keyframe::Whole || self.kind == Incoming::Repair
+    }
+
+    /// Takes the first keyframe for seen.
+    pub(crate) fn needs_no_keyframe(mut self) -> Self {
+        self.keyframe = Keyframe::Whole;
+        self
     }
 
     pub(crate) fn wants_keyframe(&self) -> bool {

@@ -1,7 +1,6 @@
 //! A recorded stream: one packet a line, `microseconds payload-bytes flags timestamp`, lines that start with `#` say where it
 //! is from. Flags are letters: `K` of a keyframe, `S` first of a frame, `M` last of it, `-` none of these.
 
-#[cfg(test)]
 use std::fmt::Write as _;
 use std::path::Path;
 
@@ -65,7 +64,6 @@ fn parse_line(line: &str) -> Result<Step> {
     })
 }
 
-#[cfg(test)]
 /// The lines of some packets, behind comments that say where they are from.
 pub(crate) fn write(about: &str, steps: &[Step]) -> String {
     let mut text: String = about.lines().map(|line| format!("# {line}\n")).collect();

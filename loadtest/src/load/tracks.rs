@@ -28,6 +28,7 @@ impl Publish {
     pub(crate) const NOTHING: Self = Self { audio: false, layers: 0 };
     pub(crate) const VIDEO: Self = Self { audio: false, layers: 1 };
     pub(crate) const AUDIO: Self = Self { audio: true, layers: 0 };
+    pub(crate) const BOTH: Self = Self { audio: true, layers: 1 };
     pub(crate) const MEETING: Self = Self { audio: true, layers: 3 };
 }
 
