@@ -31,7 +31,7 @@ pub enum Media {
     Simulcast,
     /// One VP8 layer of such frames.
     Frames(FrameShape),
-    /// Nothing: everyone is only there.
+    /// Nothing, though everyone could: an idle population.
     Silence,
 }
 
@@ -148,7 +148,10 @@ impl Room {
             }
             let pair = [self.members[0].clone(), self.members[seat].clone()];
             let mut spec = control::spec(self.plan.id, &pair, 1).unwrap();
-            spec.receive.clear();
+            match self.plan.media {
+                Media::Silence => spec.receive.iter_mut().for_each(|section| section.rids.clear()),
+                Media::Simulcast | Media::Frames(_) => spec.receive.clear(),
+            }
             spec
         })
     }

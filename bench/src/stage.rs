@@ -26,6 +26,8 @@ const DATAGRAMS_PER_DRAIN: usize = 32;
 /// Turns per frame interval: one brings the frame, the others timers and feedback.
 const TURNS_PER_FRAME: u32 = 4;
 pub const TURN: Duration = Duration::from_millis(FRAME_INTERVAL.as_millis() as u64 / TURNS_PER_FRAME as u64);
+/// Longest sleep of a shard's thread.
+const HORIZON: Duration = Duration::from_millis(250);
 /// Virtual time within which everyone must have connected and been joined to the media.
 const CONNECT_MAX: Duration = Duration::from_secs(20);
 
@@ -121,7 +123,8 @@ impl Stage {
         let now = Instant::now();
         let certificate = Certificate::generate_for_simulation(1).unwrap();
         let seats_max = (setting.subscribers + 1).next_power_of_two().max(64);
-        let config = ShardConfig { transports_max: seats_max, tracks_max: 64, ..ShardConfig::default() };
+        let config =
+            ShardConfig { transports_max: seats_max, tracks_max: 2 * seats_max, ..ShardConfig::default() };
         let places = mesh(setting.shards).into_iter().enumerate().map(|(index, lanes)| Place {
             shard: Shard::new(ShardId(index as u8), config, certificate.clone(), now, 1 + index as u64),
             lanes,
@@ -192,16 +195,43 @@ impl Stage {
             self.take_in(index, &datagrams, probe);
         }
         for index in 0..self.places.len() {
-            let now = self.now;
-            probe(Step::Lanes, &mut || {
-                self.places[index].with_output(|shard, out| shard.handle_lanes(now, out));
-            });
-            self.send(index, probe);
-            probe(Step::Timers, &mut || {
-                self.places[index].with_output(|shard, out| shard.handle_timeout(now, out));
-            });
-            self.send(index, probe);
+            self.turn_of(index, probe);
         }
+    }
+
+    /// Time passes without anything arriving: a shard's thread turns when it asked to be woken, and at its longest sleep. Gives
+    /// the number of turns.
+    pub fn idle(&mut self, time: Duration, probe: Probe<'_>) -> u64 {
+        let (start, end) = (self.now, self.now + time);
+        let mut turns = 0;
+        for index in 0..self.places.len() {
+            self.now = start;
+            loop {
+                let (mut until, now) = (end, self.now);
+                probe(Step::Timers, &mut || until = self.places[index].shard.poll_timeout(now, HORIZON));
+                if until >= end {
+                    break;
+                }
+                self.now = until.max(now);
+                self.turn_of(index, probe);
+                turns += 1;
+            }
+        }
+        self.now = end;
+        turns
+    }
+
+    /// What a shard's thread does in every turn, whether anything arrived or not.
+    fn turn_of(&mut self, index: usize, probe: Probe<'_>) {
+        let now = self.now;
+        probe(Step::Lanes, &mut || {
+            self.places[index].with_output(|shard, out| shard.handle_lanes(now, out));
+        });
+        self.send(index, probe);
+        probe(Step::Timers, &mut || {
+            self.places[index].with_output(|shard, out| shard.handle_timeout(now, out));
+        });
+        self.send(index, probe);
     }
 
     fn take_in(&mut self, index: usize, datagrams: &[(SocketAddr, Vec<u8>)], probe: Probe<'_>) {

@@ -1,12 +1,20 @@
-//! Gates that hold on a noisy machine: `gates instructions`, `gates compare A B`. Each prints its numbers and fails when they
-//! are worse than they may be.
+//! Gates that hold on a noisy machine, and base against head. Each prints its numbers and fails when they are worse than they
+//! may be.
 #![forbid(unsafe_code)]
 #![allow(clippy::print_stdout, reason = "a command-line tool")]
 
+#[path = "gates/baseline.rs"]
+mod baseline;
 #[path = "gates/compare.rs"]
 mod compare;
+#[path = "gates/idle.rs"]
+mod idle;
 #[path = "gates/instructions.rs"]
 mod instructions;
+#[path = "gates/syscalls.rs"]
+mod syscalls;
+#[path = "gates/valgrind.rs"]
+mod valgrind;
 
 use std::path::PathBuf;
 
@@ -27,6 +35,16 @@ enum Gate {
         #[arg(long)]
         update: bool,
     },
+    /// What one second of doing nothing costs for each transport that is connected, against `bench/baselines/idle.json`.
+    Idle {
+        #[arg(long)]
+        update: bool,
+    },
+    /// System calls per packet of a node on loopback, with each back end, against `bench/baselines/syscalls.json`.
+    Syscalls {
+        #[arg(long)]
+        update: bool,
+    },
     /// Two builds of `forward`, run in turn: nanoseconds per packet of each and their ratio.
     Compare {
         base: PathBuf,
@@ -43,6 +61,8 @@ enum Gate {
 fn main() -> Result<()> {
     match Arguments::parse().gate {
         Gate::Instructions { update } => instructions::run(update),
+        Gate::Idle { update } => idle::run(update),
+        Gate::Syscalls { update } => syscalls::run(update),
         Gate::Compare { base, head, rounds, subscribers, frames } => {
             compare::run(&base, &head, rounds, subscribers, frames)
         }

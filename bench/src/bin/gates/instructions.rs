@@ -5,14 +5,12 @@
 //! set of the machine (or of the one valgrind plays) is not in the number.
 
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
-use std::process::Command;
 
 use anyhow::{Context, Result, bail, ensure};
 use auralink_bench::callgrind::Profile;
 use serde::{Deserialize, Serialize};
 
-use crate::sibling;
+use crate::{baseline, valgrind};
 
 /// Subscribers of the rooms measured.
 const ROOMS: [usize; 2] = [50, 200];
@@ -22,12 +20,12 @@ const FRAMES: usize = 25;
 const STEPS: [&str; 4] = ["ingest", "egress", "feedback", "timers"];
 /// Steps of which each packet passes the cipher.
 const SEALED_STEPS: [&str; 2] = ["ingest", "egress"];
-const CIPHER: [&str; 2] = ["EVP_AEAD_CTX_seal_scatter", "EVP_AEAD_CTX_open_gather"];
+pub(crate) const CIPHER: [&str; 2] = ["EVP_AEAD_CTX_seal_scatter", "EVP_AEAD_CTX_open_gather"];
 /// Less than this for a packet of 1.1 kB is not the cipher.
 const CIPHER_INSTRUCTIONS_MIN: f64 = 500.0;
 /// How much more one packet may cost in the larger room than in the smaller one.
 const GROWTH_MAX: f64 = 1.05;
-const BASELINE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/baselines/instructions.json");
+const BASELINE: &str = "instructions.json";
 
 #[derive(Serialize, Deserialize)]
 struct Baseline {
@@ -43,21 +41,13 @@ pub(crate) fn run(update: bool) -> Result<()> {
         rooms.insert(subscribers, measure(subscribers)?);
     }
     if update {
-        let baseline = Baseline { tolerance_percent: 3.0, rooms };
-        std::fs::write(BASELINE, serde_json::to_string_pretty(&baseline)? + "\n")?;
-        println!("wrote {BASELINE}; commit it with the reason");
-        return Ok(());
+        return baseline::write(BASELINE, &Baseline { tolerance_percent: 3.0, rooms });
     }
-    let text = std::fs::read_to_string(BASELINE).with_context(|| format!("{BASELINE} cannot be read"))?;
-    let baseline: Baseline = serde_json::from_str(&text)?;
+    let baseline: Baseline = baseline::read(BASELINE)?;
     let mut faults = compare(&baseline, &rooms);
     faults.extend(growth(&rooms));
     if !faults.is_empty() {
-        bail!(
-            "{}\nIf this is the price of something wanted, take it as the new baseline and say so in the commit:\n    \
-             cargo build --profile bench -p auralink-bench --bins && target/release/gates instructions --update",
-            faults.join("\n")
-        );
+        bail!("{}\n{}", faults.join("\n"), baseline::how_to_update("instructions"));
     }
     println!("instructions per packet are within {} % of the baseline", baseline.tolerance_percent);
     Ok(())
@@ -103,61 +93,37 @@ fn growth(rooms: &BTreeMap<usize, BTreeMap<String, f64>>) -> Option<String> {
 
 /// Instructions by step, the cipher left out.
 fn measure(subscribers: usize) -> Result<BTreeMap<String, f64>> {
-    let folder =
-        std::env::temp_dir().join(format!("auralink-callgrind-{}-{subscribers}", std::process::id()));
-    std::fs::create_dir_all(&folder)?;
-    let out = folder.join("out");
-    let result = collect(subscribers, &out).and_then(|printed| by_step(&out, &printed));
-    std::fs::remove_dir_all(&folder)?;
-    result
-}
-
-fn collect(subscribers: usize, out: &Path) -> Result<String> {
     println!("callgrind: {subscribers} subscribers, {FRAMES} frames");
-    let mut file = std::ffi::OsString::from("--callgrind-out-file=");
-    file.push(out);
-    let output = Command::new("valgrind")
-        .args(["--tool=callgrind", "--quiet", "--compress-strings=no", "--compress-pos=no"])
-        .args(["--toggle-collect=*forward::collected*", "--dump-before=*forward::next_part*"])
-        .arg(file)
-        .arg(sibling("forward")?)
-        .args([subscribers.to_string(), FRAMES.to_string()])
-        .output()
-        .context("valgrind cannot be started; it is the Debian package valgrind")?;
-    ensure!(
-        output.status.success(),
-        "forward under callgrind failed: {}",
-        String::from_utf8_lossy(&output.stderr)
-    );
-    Ok(String::from_utf8(output.stdout)?)
-}
-
-fn by_step(out: &Path, printed: &str) -> Result<BTreeMap<String, f64>> {
+    let arguments = [subscribers.to_string(), FRAMES.to_string()];
+    let (printed, parts) = valgrind::collect("forward", &arguments)?;
     let lines: Vec<&str> = printed.lines().filter(|line| line.starts_with("step ")).collect();
-    ensure!(lines.len() == STEPS.len(), "forward printed something else:\n{printed}");
+    // The first part is of everything before the first step.
+    ensure!(
+        lines.len() == STEPS.len() && parts.len() > STEPS.len(),
+        "forward did something else:\n{printed}"
+    );
     let mut steps = BTreeMap::new();
-    for (index, (step, line)) in STEPS.into_iter().zip(lines).enumerate() {
-        // The first dump is of everything before the first part.
-        let mut path = out.as_os_str().to_owned();
-        path.push(format!(".{}", index + 2));
-        let text =
-            std::fs::read_to_string(PathBuf::from(path)).context("callgrind wrote no dump of a part")?;
-        let profile = Profile::parse(&text).context("callgrind wrote something else")?;
-        ensure!(
-            profile.total > 0,
-            "nothing was collected of {step}: callgrind does not know the functions' names"
-        );
-        let packets = number(line, if step == "ingest" { "received" } else { "forwarded" })?;
-        let cipher = profile.called(&CIPHER) as f64 / packets;
-        let rest = profile.total as f64 / packets - cipher;
-        ensure!(
-            !SEALED_STEPS.contains(&step) || cipher > CIPHER_INSTRUCTIONS_MIN,
-            "{step}: only {cipher:.0} instructions per packet in {CIPHER:?}: the crypto library names its functions otherwise"
-        );
-        println!("  {step:<9}{rest:>9.1} instructions per packet, and {cipher:.1} of the cipher");
+    for ((step, line), profile) in STEPS.into_iter().zip(lines).zip(&parts[1..]) {
+        let rest = without_cipher(step, line, profile)?;
         steps.insert(step.to_owned(), (rest * 10.0).round() / 10.0);
     }
     Ok(steps)
+}
+
+fn without_cipher(step: &str, line: &str, profile: &Profile) -> Result<f64> {
+    ensure!(
+        profile.total > 0,
+        "nothing was collected of {step}: callgrind does not know the functions' names"
+    );
+    let packets = number(line, if step == "ingest" { "received" } else { "forwarded" })?;
+    let cipher = profile.called(&CIPHER) as f64 / packets;
+    let rest = profile.total as f64 / packets - cipher;
+    ensure!(
+        !SEALED_STEPS.contains(&step) || cipher > CIPHER_INSTRUCTIONS_MIN,
+        "{step}: only {cipher:.0} instructions per packet in {CIPHER:?}: the crypto library names its functions otherwise"
+    );
+    println!("  {step:<9}{rest:>9.1} instructions per packet, and {cipher:.1} of the cipher");
+    Ok(rest)
 }
 
 /// The number behind `key` in a line of keys and values.
