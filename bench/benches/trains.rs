@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use auralink_ring::{Backend, BackendKind, Outgoing, SocketOptions, WakeHandle, bind, probe_uring};
+use auralink_ring::{Backend, BackendKind, Outgoing, Sizes, SocketOptions, WakeHandle, bind, probe_uring};
 use auralink_rtc::egress::TRAIN_BYTES;
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 
@@ -66,7 +66,8 @@ impl Sender {
     fn new(kind: BackendKind) -> Self {
         let options = SocketOptions { buffer_bytes: 4 << 20, reuse_port: false };
         let bound = bind("127.0.0.1:0".parse().unwrap(), options).unwrap();
-        let backend = Backend::new(kind, bound.socket, WakeHandle::new().unwrap(), TRAINS_MAX).unwrap();
+        let backend =
+            Backend::new(kind, bound.socket, WakeHandle::new().unwrap(), Sizes::new(TRAINS_MAX, 64)).unwrap();
         let free = (0..TRAINS_MAX).map(|_| vec![7; TRAIN_BYTES].into_boxed_slice()).collect();
         Self { backend, free, outgoing: Vec::with_capacity(TRAINS_MAX), next: 0 }
     }

@@ -157,6 +157,9 @@ impl Arrived {
     }
 }
 
+/// One line of a table: name and value.
+type Row = (&'static str, String);
+
 impl Point {
     /// Fills in what follows from the rest, and judges.
     pub(crate) fn conclude(&mut self, is_silence_allowed: bool) {
@@ -222,129 +225,112 @@ impl Point {
     }
 
     pub(crate) fn table(&self) -> String {
-        let mut text = String::new();
-        let mut row = |name: &str, value: String| {
+        let mut rows = self.workload_rows();
+        rows.extend(self.server_rows());
+        rows.extend(self.arrival_rows());
+        rows.extend(self.generator_row());
+        rows.extend(self.verdict_rows());
+        let mut text = format!("{}\n", self.who);
+        for (name, value) in rows {
             // Writing to a String cannot fail.
             let _ = writeln!(text, "  {name:<26}{value}");
-        };
-        row(
-            "workload",
-            format!(
-                "{} {}, {} rooms, {} publishers, {} subscribers",
-                self.workload, self.pattern, self.rooms, self.publishers, self.subscribers
-            ),
+        }
+        text
+    }
+
+    fn workload_rows(&self) -> Vec<Row> {
+        let workload = format!(
+            "{} {}, {} rooms, {} publishers, {} subscribers",
+            self.workload, self.pattern, self.rooms, self.publishers, self.subscribers
         );
-        row("window", format!("{:.1} s", self.seconds));
-        row(
-            "published, forwarded",
-            format!("{}, {} ({:.0}/s)", self.published, self.forwarded, self.forwarded_per_second),
-        );
+        let forwarded =
+            format!("{}, {} ({:.0}/s)", self.published, self.forwarded, self.forwarded_per_second);
+        vec![
+            ("workload", workload),
+            ("window", format!("{:.1} s", self.seconds)),
+            ("published, forwarded", forwarded),
+        ]
+    }
+
+    fn server_rows(&self) -> Vec<Row> {
+        let mut rows = Vec::new();
         if let Some(us) = self.cpu_us_per_packet {
-            row("CPU per forwarded packet", format!("{us:.3} µs"));
+            rows.push(("CPU per forwarded packet", format!("{us:.3} µs")));
         }
         if let Some(usage) = &self.server {
-            row(
-                "CPU",
-                format!(
-                    "{:.1} % of a core (user {:.1}, system {:.1}); waited for one {:.1} %",
-                    usage.core_share * 100.0,
-                    usage.user_share * 100.0,
-                    usage.system_share * 100.0,
-                    usage.waited_share * 100.0
-                ),
+            let cpu = format!(
+                "{:.1} % of a core (user {:.1}, system {:.1}); waited for one {:.1} %",
+                usage.core_share * 100.0,
+                usage.user_share * 100.0,
+                usage.system_share * 100.0,
+                usage.waited_share * 100.0
             );
-            row(
-                "machine",
-                format!(
-                    "busy {:.1} %, softirq {:.1} %, stolen {:.1} %",
-                    usage.machine_busy_share * 100.0,
-                    usage.machine_softirq_share * 100.0,
-                    usage.machine_stolen_share * 100.0
-                ),
+            let machine = format!(
+                "busy {:.1} %, softirq {:.1} %, stolen {:.1} %",
+                usage.machine_busy_share * 100.0,
+                usage.machine_softirq_share * 100.0,
+                usage.machine_stolen_share * 100.0
             );
-            row(
-                "RSS, threads, descriptors",
-                format!("{:.1} MB, {}, {}", usage.rss_bytes as f64 / 1e6, usage.threads, usage.fds),
-            );
-            row(
-                "switches",
-                format!("{} voluntary, {} involuntary", usage.voluntary_switches, usage.involuntary_switches),
-            );
+            let held = format!("{:.1} MB, {}, {}", usage.rss_bytes as f64 / 1e6, usage.threads, usage.fds);
+            let switches =
+                format!("{} voluntary, {} involuntary", usage.voluntary_switches, usage.involuntary_switches);
+            rows.extend([("CPU", cpu), ("machine", machine)]);
+            rows.extend([("RSS, threads, descriptors", held), ("switches", switches)]);
         }
         if let (Some(syscalls), Some(train)) = (self.syscalls_per_packet, self.packets_per_train) {
-            row(
-                "server's own count",
-                format!(
-                    "{syscalls:.3} system calls and {:.2} trains per packet, {train:.2} packets per train",
-                    1.0 / train
-                ),
+            let counted = format!(
+                "{syscalls:.3} system calls and {:.2} trains per packet, {train:.2} packets per train",
+                1.0 / train
             );
+            rows.push(("server's own count", counted));
         }
+        rows
+    }
+
+    fn arrival_rows(&self) -> Vec<Row> {
         let latency = &self.latency_us;
-        row(
-            "latency µs",
-            format!(
-                "p50 {} p99 {} p99.9 {} max {} ({} samples)",
-                latency.p50, latency.p99, latency.p999, latency.max, latency.count
-            ),
+        let measured = format!(
+            "p50 {} p99 {} p99.9 {} max {} ({} samples)",
+            latency.p50, latency.p99, latency.p999, latency.max, latency.count
         );
         let a = &self.arrived;
-        row(
-            "arrived",
-            format!(
-                "gaps {} duplicates {} reordered {} repaired {} of {}; compared {}, unlike {}, unopened {}",
-                a.gaps,
-                a.duplicates,
-                a.reordered,
-                a.repaired,
-                a.repairs,
-                a.compared,
-                a.mismatched,
-                a.unopened
-            ),
+        let arrived = format!(
+            "gaps {} duplicates {} reordered {} repaired {} of {}; compared {}, unlike {}, unopened {}",
+            a.gaps, a.duplicates, a.reordered, a.repaired, a.repairs, a.compared, a.mismatched, a.unopened
         );
-        row(
-            "feedback",
-            format!(
-                "{} TWCC, {} NACK, {} PLI sent; {} SR received; dropped on purpose {}",
-                a.feedback_sent, a.nacks_sent, a.plis_sent, a.sender_reports, a.dropped
-            ),
+        let feedback = format!(
+            "{} TWCC, {} NACK, {} PLI sent; {} SR received; dropped on purpose {}",
+            a.feedback_sent, a.nacks_sent, a.plis_sent, a.sender_reports, a.dropped
         );
+        vec![("latency µs", measured), ("arrived", arrived), ("feedback", feedback)]
+    }
+
+    fn generator_row(&self) -> [Row; 1] {
         let g = &self.generator;
-        row(
-            "generator",
-            format!(
-                "receiving {:.1} % ({:.2} µs a datagram), publishing {:.1} %, all {:.1} %; late p50 {} p99 {} max {} µs; keyframes forced {}, resent {}",
-                g.receiving_share * 100.0,
-                g.receive_us,
-                g.publishing_share * 100.0,
-                g.process_share * 100.0,
-                g.lateness_us.p50,
-                g.lateness_us.p99,
-                g.lateness_us.max,
-                g.forced_keyframes,
-                g.resent
-            ),
+        let value = format!(
+            "receiving {:.1} % ({:.2} µs a datagram), publishing {:.1} %, all {:.1} %; late p50 {} p99 {} max {} µs; \
+             keyframes forced {}, resent {}",
+            g.receiving_share * 100.0,
+            g.receive_us,
+            g.publishing_share * 100.0,
+            g.process_share * 100.0,
+            g.lateness_us.p50,
+            g.lateness_us.p99,
+            g.lateness_us.max,
+            g.forced_keyframes,
+            g.resent
         );
-        let drops: Vec<String> = self
-            .counters
-            .iter()
-            .filter(|(name, _)| name.contains("dropped"))
-            .map(|(name, n)| format!("{name} {n}"))
-            .collect();
-        if !drops.is_empty() {
-            row("server dropped", drops.join(", "));
-        }
-        for note in &self.notes {
-            row("note", note.clone());
-        }
-        for reason in &self.invalid {
-            row("INVALID", reason.clone());
-        }
-        for failure in &self.failures {
-            row("FAILED", failure.clone());
-        }
-        format!("{}\n{text}", self.who)
+        [("generator", value)]
+    }
+
+    fn verdict_rows(&self) -> Vec<Row> {
+        let dropped = self.counters.iter().filter(|(name, _)| name.contains("dropped"));
+        let drops: Vec<String> = dropped.map(|(name, n)| format!("{name} {n}")).collect();
+        let drops = Some(("server dropped", drops.join(", "))).filter(|(_, text)| !text.is_empty());
+        let notes = self.notes.iter().map(|note| ("note", note.clone()));
+        let invalid = self.invalid.iter().map(|reason| ("INVALID", reason.clone()));
+        let failures = self.failures.iter().map(|failure| ("FAILED", failure.clone()));
+        drops.into_iter().chain(notes).chain(invalid).chain(failures).collect()
     }
 
     pub(crate) fn is_good(&self) -> bool {

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use anyhow::Result;
-use auralink_ring::{Backend, BackendKind, Outgoing, Received, WakeHandle};
+use auralink_ring::{Backend, BackendKind, Outgoing, Received, Sizes, WakeHandle};
 
 use super::our_socket;
 
@@ -13,7 +13,7 @@ const TRAIN_BYTES: usize = 32 * 1024;
 const MESSAGES_PER_TURN: usize = 32;
 
 pub fn run(kind: BackendKind, trains: bool) -> Result<()> {
-    let mut backend = Backend::new(kind, our_socket()?, WakeHandle::new()?, TRAINS_MAX)?;
+    let mut backend = Backend::new(kind, our_socket()?, WakeHandle::new()?, Sizes::new(TRAINS_MAX, 64))?;
     let mut free: Vec<Box<[u8]>> = (0..TRAINS_MAX).map(|_| vec![0; TRAIN_BYTES].into()).collect();
     let mut outgoing: Vec<Outgoing> = Vec::with_capacity(TRAINS_MAX);
     loop {

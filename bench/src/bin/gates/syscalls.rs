@@ -12,7 +12,7 @@ use auralink_bench::room::{Media, Plan, Room, Seat};
 use auralink_bench::source::FrameShape;
 use auralink_node::{Events, Handle, IoBackend, Node, NodeConfig, Ports};
 use auralink_proto::{Command, ShardId};
-use auralink_ring::{Backend, BackendKind, Outgoing, SocketOptions, WakeHandle, bind};
+use auralink_ring::{Backend, BackendKind, Outgoing, Sizes, SocketOptions, WakeHandle, bind};
 use auralink_rtc::classify::{Kind, classify};
 use auralink_rtc::egress::TRAIN_BYTES;
 use serde::{Deserialize, Serialize};
@@ -135,7 +135,7 @@ impl Callers {
             room: Room::new(Instant::now(), plan, &seats),
             seats,
             sockets,
-            publisher: Backend::new(BackendKind::Mmsg, bound.socket, WakeHandle::new()?, 64)?,
+            publisher: Backend::new(BackendKind::Mmsg, bound.socket, WakeHandle::new()?, Sizes::new(64, 64))?,
             buffers: (0..64).map(|_| vec![0; TRAIN_BYTES].into_boxed_slice()).collect(),
         })
     }
