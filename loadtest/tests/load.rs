@@ -70,19 +70,11 @@ impl Drop for Server {
     }
 }
 
-/// Built beside us by `cargo build`, or else now.
+/// `cargo test --workspace` builds it beside us; building it from here would build half of the workspace a second time.
 fn server_binary() -> PathBuf {
-    let folder = Path::new(env!("CARGO_BIN_EXE_auralink-loadtest")).parent().unwrap();
-    let profile = if folder.ends_with("release") { &["--release"][..] } else { &[] };
-    let built = Command::new(env!("CARGO"))
-        .args(["build", "--quiet", "--package", "auralink-controlplane", "--bin", "auralink"])
-        .args(profile)
-        .current_dir(Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap())
-        .env("CARGO_TARGET_DIR", folder.parent().unwrap())
-        .status()
-        .expect("cargo runs");
-    assert!(built.success(), "the server does not build");
-    folder.join("auralink")
+    let binary = Path::new(env!("CARGO_BIN_EXE_auralink-loadtest")).with_file_name("auralink");
+    assert!(binary.exists(), "{} is missing: cargo build -p auralink-controlplane", binary.display());
+    binary
 }
 
 fn free_tcp_port() -> u16 {
