@@ -224,6 +224,14 @@ impl Stage {
     /// What a shard's thread does in every turn, whether anything arrived or not.
     fn turn_of(&mut self, index: usize, probe: Probe<'_>) {
         let now = self.now;
+        // As long as something waits in the slow lane, a shard's thread turns without sleeping.
+        let mut is_waiting = true;
+        while is_waiting {
+            probe(Step::Slow, &mut || {
+                is_waiting = self.places[index].with_output(|shard, out| shard.handle_slow(now, out));
+            });
+            self.send(index, probe);
+        }
         probe(Step::Lanes, &mut || {
             self.places[index].with_output(|shard, out| shard.handle_lanes(now, out));
         });

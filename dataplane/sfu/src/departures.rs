@@ -1,7 +1,7 @@
 //! What left when: transport-wide numbers with their send times, matched against the receiver's feedback
 //! (draft-holmer-rmcat-transport-wide-cc-extensions-01).
 
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 /// Numbers remembered; a power of two that divides 2^16.
 const DEPARTURES_MAX: u16 = 1_024;
@@ -57,9 +57,10 @@ impl Departures {
         self.remembered = self.remembered.saturating_add(count).min(DEPARTURES_MAX);
     }
 
-    /// The receiver says of `number` whether it arrived; returns when it left. `None` for numbers that did not leave lately,
-    /// and for what was said before. What was reported missing may still be reported received.
-    pub fn on_feedback(&mut self, now: Instant, number: u16, received: bool) -> Option<Instant> {
+    /// The receiver says of `number` whether it arrived; returns when it left, in microseconds on the clock of
+    /// [`Self::micros`]. `None` for numbers that did not leave lately, and for what was said before. What was reported missing
+    /// may still be reported received.
+    pub fn on_feedback(&mut self, number: u16, received: bool) -> Option<u32> {
         let age = self.next.wrapping_sub(number);
         if age == 0 || age > self.remembered {
             return None;
@@ -77,15 +78,15 @@ impl Departures {
             self.lost[word] |= bit;
             self.delivery.lost += 1;
         }
-        let age_us = self.micros(now).wrapping_sub(self.sent_us[usize::from(number % DEPARTURES_MAX)]);
-        now.checked_sub(Duration::from_micros(u64::from(age_us)))
+        Some(self.sent_us[usize::from(number % DEPARTURES_MAX)])
     }
 
     pub fn delivery(&self) -> Delivery {
         self.delivery
     }
 
-    fn micros(&self, now: Instant) -> u32 {
+    /// `now` on this clock: differences of two of its times are right up to 71 minutes.
+    pub fn micros(&self, now: Instant) -> u32 {
         now.saturating_duration_since(self.origin).as_micros() as u32
     }
 }
@@ -98,20 +99,20 @@ fn place(number: u16) -> (usize, u64) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::time::Duration;
 
     #[test]
     fn feedback_finds_the_time_of_the_flush_once() {
         let start = Instant::now();
         let mut departures = Departures::new(start);
-        let (left, now) = (start + Duration::from_millis(5), start + Duration::from_millis(40));
-        departures.on_flushed(left, 65_534, 4);
-        assert_eq!(departures.on_feedback(now, 65_535, true), Some(left));
-        assert_eq!(departures.on_feedback(now, 65_535, true), None);
-        assert_eq!(departures.on_feedback(now, 1, false), Some(left));
-        assert_eq!(departures.on_feedback(now, 1, false), None);
-        assert_eq!(departures.on_feedback(now, 2, true), None);
+        departures.on_flushed(start + Duration::from_millis(5), 65_534, 4);
+        assert_eq!(departures.on_feedback(65_535, true), Some(5_000));
+        assert_eq!(departures.on_feedback(65_535, true), None);
+        assert_eq!(departures.on_feedback(1, false), Some(5_000));
+        assert_eq!(departures.on_feedback(1, false), None);
+        assert_eq!(departures.on_feedback(2, true), None);
         assert_eq!(departures.delivery(), Delivery { received: 1, lost: 1 });
-        assert_eq!(departures.on_feedback(now, 1, true), Some(left));
+        assert_eq!(departures.on_feedback(1, true), Some(5_000));
         assert_eq!(departures.delivery(), Delivery { received: 2, lost: 0 });
     }
 
@@ -122,9 +123,10 @@ mod tests {
         departures.on_flushed(start, 0, 1);
         let late = start + Duration::from_secs(72 * 60);
         departures.on_flushed(late, 1, DEPARTURES_MAX);
-        assert_eq!(departures.on_feedback(late, 0, true), None);
-        assert_eq!(departures.on_feedback(late + Duration::from_millis(7), 1, true), Some(late));
+        assert_eq!(departures.on_feedback(0, true), None);
+        let left = departures.on_feedback(1, true).unwrap();
+        assert_eq!(departures.micros(late + Duration::from_millis(7)).wrapping_sub(left), 7_000);
         departures.on_flushed(late, 9_000, 2);
-        assert_eq!(departures.on_feedback(late, 8_000, true), None);
+        assert_eq!(departures.on_feedback(8_000, true), None);
     }
 }

@@ -26,6 +26,6 @@ pub(crate) fn write<T: Serialize>(name: &str, baseline: &T) -> Result<()> {
 pub(crate) fn how_to_update(gate: &str) -> String {
     format!(
         "If this is the price of something wanted, take it as the new baseline and say so in the commit:\n    \
-         cargo build --profile bench -p auralink-bench --bins && target/release/gates {gate} --update"
+         cargo xtask gates --update   (this one: {gate})"
     )
 }

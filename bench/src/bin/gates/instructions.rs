@@ -26,6 +26,8 @@ const CIPHER_INSTRUCTIONS_MIN: f64 = 500.0;
 /// How much more one packet may cost in the larger room than in the smaller one.
 const GROWTH_MAX: f64 = 1.05;
 const BASELINE: &str = "instructions.json";
+/// The C library picks its copying functions by the processor, which moves the numbers a little from machine to machine.
+const TOLERANCE_PERCENT: f64 = 6.0;
 
 #[derive(Serialize, Deserialize)]
 struct Baseline {
@@ -41,7 +43,7 @@ pub(crate) fn run(update: bool) -> Result<()> {
         rooms.insert(subscribers, measure(subscribers)?);
     }
     if update {
-        return baseline::write(BASELINE, &Baseline { tolerance_percent: 3.0, rooms });
+        return baseline::write(BASELINE, &Baseline { tolerance_percent: TOLERANCE_PERCENT, rooms });
     }
     let baseline: Baseline = baseline::read(BASELINE)?;
     let mut faults = compare(&baseline, &rooms);

@@ -54,7 +54,7 @@ impl Shard {
                 Rtcp::TransportFeedback(feedback) => {
                     let Some(transport) = self.transports.get_mut(slot) else { break };
                     for (number, received) in feedback.statuses() {
-                        transport.departures.on_feedback(now, number, received.is_some());
+                        transport.departures.on_feedback(number, received.is_some());
                     }
                 }
                 Rtcp::Malformed { .. } => self.stats.drop(DropReason::Malformed),

@@ -26,7 +26,9 @@ impl Shard {
         self.handle_slow(now, out);
         self.release_held(now);
         for _ in 0..TIMERS_PER_TURN {
-            let Some(slot) = self.wheel.poll(now) else { break };
+            // What has no room now is due again as soon as the trains are with the kernel.
+            let due = out.egress.has_room().then(|| self.wheel.poll(now)).flatten();
+            let Some(slot) = due else { break };
             self.transport_timeout(now, slot, out);
         }
         for _ in 0..TIMERS_PER_TURN {
