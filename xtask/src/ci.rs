@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 
-use crate::{clients, deny, fuzz, layering, run, tidy};
+use crate::{clients, deny, fuzz, gates, layering, run, tidy};
 
 /// The whole is budgeted at 45 minutes on two cores; say so before it is too late.
 const WARN_AFTER: Duration = Duration::from_secs(35 * 60);
@@ -63,6 +63,7 @@ pub(crate) fn run(root: &Path, fast: bool) -> Result<()> {
         stages.stage("licences, advisories", || deny::check(root))?;
         stages.stage("web UI is committed", || clients::check_web(root))?;
         stages.stage("release build", || run::run(root, "cargo", &["build", "--release", "--locked"]))?;
+        stages.stage("gates", || gates::run(root, false))?;
         stages.stage("real clients", || clients::run(root, None))?;
         stages.stage("fuzz targets", || fuzz::run(root, None, FUZZ_SECONDS))?;
     }

@@ -2,10 +2,13 @@
 #![forbid(unsafe_code)]
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "a command-line tool talks to its user")]
 
+mod bench;
 mod ci;
 mod clients;
 mod deny;
 mod fuzz;
+mod gates;
+mod k6;
 mod layering;
 mod run;
 mod source;
@@ -49,6 +52,24 @@ enum Chore {
         /// Only scenarios whose name contains this.
         filter: Option<String>,
     },
+    /// Measures a row of `bench/RESULTS.md`, or every one. Wants a quiet machine and root.
+    Bench {
+        row: Option<String>,
+        /// Rounds counted.
+        #[arg(long, default_value_t = 5)]
+        rounds: u32,
+        /// Seconds measured in each.
+        #[arg(long, default_value_t = 8)]
+        seconds: u32,
+    },
+    /// Instructions, system calls and idle work per packet against their baselines.
+    Gates {
+        /// Takes what is measured as the new baseline.
+        #[arg(long)]
+        update: bool,
+    },
+    /// HTTP and signalling under load with k6.
+    K6 { scenario: Option<String> },
     /// File sizes, function sizes, unfinished work.
     Tidy,
     /// Who may depend on whom.
@@ -69,6 +90,9 @@ fn main() -> Result<()> {
         }
         Chore::Fuzz { target, seconds } => fuzz::run(&root, target.as_deref(), seconds),
         Chore::Clients { filter } => clients::run(&root, filter.as_deref()),
+        Chore::Bench { row, rounds, seconds } => bench::run(&root, row.as_deref(), rounds, seconds),
+        Chore::Gates { update } => gates::run(&root, update),
+        Chore::K6 { scenario } => k6::run(&root, scenario.as_deref()),
         Chore::Tidy => tidy::check(&root),
         Chore::Layering => layering::check(&root),
         Chore::Deny => deny::check(&root),

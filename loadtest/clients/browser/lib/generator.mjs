@@ -18,6 +18,11 @@ export class Generator {
     return Generator.#start('hostile', flags, null);
   }
 
+  /// Writes what somebody in `room` publishes to a trace.
+  static record(room, { seconds, out, about }) {
+    return Generator.#start('record', ['--room', room, '--seconds', seconds, '--out', out, '--about', about], null);
+  }
+
   static #start(task, flags, json) {
     const target = ['--url', WS_URL, '--key', KEY, '--secret', SECRET];
     const self = new Generator();
