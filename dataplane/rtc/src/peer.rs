@@ -192,9 +192,10 @@ impl Peer {
         self.sctp.as_mut()?.poll_event().map(PeerEvent::from)
     }
 
-    /// Where to send: the pair the controlling side nominated.
+    /// Where to send: the pair the controlling side nominated. Its nomination may be lost or late; until it comes any valid
+    /// pair may be used (RFC 8445 §12.1), and the one the peer's DTLS came over works.
     pub fn route(&self) -> Option<Route> {
-        self.ice.route()
+        self.ice.route().or(self.dtls_route)
     }
 
     /// Whether `remote` passed a check of this peer. DTLS, SRTP and SRTCP from elsewhere are not the peer's.
@@ -351,7 +352,7 @@ impl Peer {
             match self.dtls.poll(scratch)? {
                 DtlsOutput::Datagram(datagram) => {
                     // Without room or way the datagram is lost; DTLS and SCTP repeat themselves.
-                    if let Some(route) = self.ice.route().or(self.dtls_route) {
+                    if let Some(route) = self.route() {
                         egress.push(&route, datagram);
                     }
                 }

@@ -12,6 +12,7 @@ use crate::peer::{PeerClose, PeerError, PeerEvent};
 use crate::rtp::RtpHeader;
 use crate::sctp::{ChannelError, Reliability};
 use crate::srtp::Profile;
+use crate::stun::Binding;
 use crate::units::SeqNo;
 
 fn is_connected_with_gcm(event: &PeerEvent) -> bool {
@@ -29,6 +30,19 @@ fn two_peers_connect_with_gcm_in_few_round_trips() {
     assert_eq!(world.server().peer.route().map(|route| route.remote), Some(client_address()));
     assert_eq!(world.client().peer.route().map(|route| route.remote), Some(server_address()));
     assert!(world.server().has(|event| *event == PeerEvent::Validated(client_address())));
+}
+
+#[test]
+fn media_does_not_wait_for_a_nomination_that_is_lost() {
+    let mut world = World::new(1);
+    let end = world.now + Duration::from_secs(2);
+    while !world.nodes.iter().all(|node| node.peer.is_connected()) {
+        assert!(world.now < end, "no connection in time");
+        world.step(end);
+        world.wire.retain(|flight| !Binding::parse(&flight.datagram).is_some_and(|check| check.use_candidate));
+    }
+    assert!(!world.server().has(|event| matches!(event, PeerEvent::Nominated(_))));
+    assert_eq!(world.server().peer.route().map(|route| route.remote), Some(client_address()));
 }
 
 #[test]
