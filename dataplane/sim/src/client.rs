@@ -9,7 +9,7 @@ use auralink_rtc::classify::{Kind, classify};
 use auralink_rtc::dtls::{Certificate, DtlsRole};
 use auralink_rtc::egress::Egress;
 use auralink_rtc::ice::{CONSENT_TIMEOUT, IceCredentials, IceMode};
-use auralink_rtc::peer::{Peer, PeerConfig};
+use auralink_rtc::peer::{Peer, PeerClose, PeerConfig, PeerEvent};
 use auralink_rtc::rtcp::{Rtcp, RtcpWriter, packets};
 use auralink_rtc::rtp::RtpHeader;
 use auralink_rtc::units::Route;
@@ -54,6 +54,8 @@ pub struct Client {
     sealed: Vec<Sealed>,
     /// What the peer did wrong, if anything.
     pub faults: Vec<String>,
+    /// Its own checks went unanswered for so long that it thinks the node is gone.
+    pub gave_up: bool,
 }
 
 impl Client {
@@ -92,6 +94,7 @@ impl Client {
             next_keyframe_request: now,
             sealed: Vec::new(),
             faults: Vec::new(),
+            gave_up: false,
         }
     }
 
@@ -104,7 +107,7 @@ impl Client {
     /// Does what is due; what is to be sent is in the result and in `self.egress`.
     pub fn handle_timeout(&mut self, now: Instant) -> Vec<Sealed> {
         self.peer.handle_timeout(now, &mut self.egress);
-        while self.peer.poll_event().is_some() {}
+        self.drain_events();
         if let Some(seal) = self.peer.srtp_seal() {
             self.publisher.poll(now, seal, &mut self.sealed);
         }
@@ -125,7 +128,13 @@ impl Client {
             Kind::Rtcp => self.handle_rtcp(bytes),
             Kind::Other => self.faults.push("the node sent something unclassifiable".into()),
         }
-        while self.peer.poll_event().is_some() {}
+        self.drain_events();
+    }
+
+    fn drain_events(&mut self) {
+        while let Some(event) = self.peer.poll_event() {
+            self.gave_up |= event == PeerEvent::Closed(PeerClose::ConsentExpired);
+        }
     }
 
     fn handle_rtp(&mut self, now: Instant, bytes: &[u8]) {

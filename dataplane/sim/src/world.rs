@@ -295,6 +295,15 @@ impl World {
         let is_quiet = self.now + QUIET > self.end;
         client.publisher.muted = is_quiet || self.seats[seat].as_ref().is_some_and(|member| member.muted);
         let sealed = client.handle_timeout(self.now);
+        if client.gave_up {
+            // On a bad link it may miss every answer; its person tries again. On any other the node did not answer.
+            if self.scenario.quality.loss_permille < 100 {
+                self.checker.violations.push(format!("client {} was not answered any more", client.index));
+            }
+            self.leave(seat);
+            self.join(seat);
+            return;
+        }
         self.send_from_client(seat, sealed);
     }
 

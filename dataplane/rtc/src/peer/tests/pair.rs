@@ -39,7 +39,9 @@ fn media_does_not_wait_for_a_nomination_that_is_lost() {
     while !world.nodes.iter().all(|node| node.peer.is_connected()) {
         assert!(world.now < end, "no connection in time");
         world.step(end);
-        world.wire.retain(|flight| !Binding::parse(&flight.datagram).is_some_and(|check| check.use_candidate));
+        world
+            .wire
+            .retain(|flight| !Binding::parse(&flight.datagram).is_some_and(|check| check.use_candidate));
     }
     assert!(!world.server().has(|event| matches!(event, PeerEvent::Nominated(_))));
     assert_eq!(world.server().peer.route().map(|route| route.remote), Some(client_address()));
