@@ -77,7 +77,9 @@ fn serve(args: &ServeArgs, bare_is_dev: bool) -> anyhow::Result<()> {
         let listeners = server::listen(&config).await?;
         let (node, handle, events) = Node::start(&media::node_config(&config))?;
         let reports = node.reports();
-        let control = Control::new(config.clone(), Media::new(handle), Some(media::shard_reports(reports)));
+        let media = Media::new(handle);
+        let reports = media.reports(reports);
+        let control = Control::new(config.clone(), media, Some(reports));
         greet(&config)?;
         control.run(listeners, events, stop_signal()?).await?;
         anyhow::Ok(())

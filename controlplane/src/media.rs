@@ -7,6 +7,7 @@ use std::time::Instant;
 
 use auralink_node::{
     DropReason, Events, Handle, IoBackend, NodeConfig, Ports, Reports, ShardGone, ShardReport, Spill, Steer,
+    heap_bytes,
 };
 use auralink_proto::{Candidate, Command, Event, Fingerprint, RoomId, ShardId, TrackId, TransportId};
 use tokio::sync::mpsc;
@@ -39,6 +40,24 @@ impl Media {
 
     fn routes(&self) -> MutexGuard<'_, Routes> {
         self.routes.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// What the shards report of themselves, and how many of their transports and tracks control knows.
+    pub fn reports(&self, reports: Reports) -> ShardReports {
+        let (watched, media) = (reports.clone(), self.clone());
+        ShardReports {
+            page: Box::new(move || {
+                let mut page = shard_page(&reports);
+                let Routes { transports, tracks } = &*media.routes();
+                for (name, value) in [("transport_routes", transports.len()), ("track_routes", tracks.len())]
+                {
+                    gauge(&mut page, name, value);
+                }
+                heap_bytes().into_iter().for_each(|bytes| gauge(&mut page, "heap_bytes", bytes));
+                page
+            }),
+            stalled: Box::new(move || watched.stalled(Instant::now())),
+        }
     }
 
     /// Delivers a command, waiting while the shard's mailbox is full.
@@ -187,16 +206,12 @@ pub fn node_config(config: &Config) -> NodeConfig {
     }
 }
 
-/// What the shards report of themselves.
-pub fn shard_reports(reports: Reports) -> ShardReports {
-    let watched = reports.clone();
-    ShardReports {
-        page: Box::new(move || shard_page(&reports)),
-        stalled: Box::new(move || watched.stalled(Instant::now())),
-    }
+fn gauge(page: &mut String, name: &str, value: usize) {
+    // Writing to a String cannot fail.
+    let _ = writeln!(page, "# TYPE auralink_{name} gauge\nauralink_{name} {value}");
 }
 
-/// As metrics.
+/// The shards' reports as metrics.
 fn shard_page(reports: &Reports) -> String {
     let reports = reports.latest();
     let shards: Vec<(usize, &ShardReport)> =
@@ -214,6 +229,8 @@ fn shard_page(reports: &Reports) -> String {
         }
     };
     family("shard_transports", "gauge", |r| r.transports as u64);
+    family("shard_tracks", "gauge", |r| r.tracks as u64);
+    family("shard_tuples", "gauge", |r| r.tuples as u64);
     family("shard_busy_permille", "gauge", |r| r.busy_permille as u64);
     family("shard_report_age_ms", "gauge", |r| r.written.elapsed().as_millis() as u64);
     family("shard_events_dropped_total", "counter", |r| r.events_dropped);

@@ -1,5 +1,7 @@
 //! Logs and counters of the control plane. Counters are process-wide, named, and shown under `/metrics` in Prometheus' text.
 
+mod process;
+
 use std::fmt::Write as _;
 use std::io::IsTerminal as _;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
@@ -99,6 +101,7 @@ impl Telemetry {
             let value = gauge.load(Ordering::Relaxed);
             let _ = writeln!(page, "# TYPE auralink_{name} gauge\nauralink_{name} {value}");
         }
+        process::write(&mut page);
         if let Some(shards) = &self.shards {
             page.push_str(&(shards.page)());
         }

@@ -10,6 +10,7 @@ mod report;
 mod start;
 mod worker;
 
+pub use auralink_ring::heap_bytes;
 pub use auralink_sfu::stats::DropReason;
 pub use config::{IoBackend, NodeConfig, Ports, Spill, Steer};
 pub use mailbox::{Events, Handle, ShardGone, ShardMailbox};

@@ -14,6 +14,9 @@ pub struct ShardReport {
     /// `uring` or `mmsg`.
     pub io_backend: &'static str,
     pub transports: usize,
+    pub tracks: usize,
+    /// Addresses known: of peers here, and of other shards' peers that are steered.
+    pub tuples: usize,
     /// Thousandths of the last report's interval in which the shard did not sleep.
     pub busy_permille: usize,
     /// Events lost because control was behind.
@@ -76,6 +79,8 @@ mod tests {
                     ring: Counters::default(),
                     io_backend: "mmsg",
                     transports: 0,
+                    tracks: 0,
+                    tuples: 0,
                     busy_permille: 0,
                     events_dropped: 0,
                     written: start + STALLED_AFTER * shard as u32,

@@ -241,6 +241,8 @@ impl Worker {
             ring: self.backend.counters(),
             io_backend: self.backend.kind().as_str(),
             transports,
+            tracks: self.shard.tracks_len(),
+            tuples: self.shard.tuples_len(),
             busy_permille,
             events_dropped: self.mailbox.dropped(),
             written: now,

@@ -11,6 +11,7 @@ pub mod client;
 mod control;
 #[cfg(feature = "count-alloc")]
 pub mod count_alloc;
+mod heap;
 mod mmsg;
 mod pin;
 pub mod seccomp;
@@ -22,6 +23,7 @@ mod wake;
 pub use backend::{
     Backend, BackendKind, Counters, Outgoing, Received, SendOutcome, Sent, Sizes, probe_uring,
 };
+pub use heap::heap_bytes;
 pub use pin::{pin_to, usable_cpus};
 pub use socket::{BoundSocket, SocketError, SocketOptions, bind};
 pub use steer::Steering;

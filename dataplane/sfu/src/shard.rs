@@ -81,6 +81,8 @@ pub struct Shard {
     /// Where the next egress starts, so that no subscriber is always first.
     rotation: usize,
     egress_cursor: usize,
+    /// When the turn began: all that egress knows of time.
+    turn: Instant,
     wheel: Wheel,
     /// By track: layers that may have fallen silent, lanes that may not have answered.
     track_wheel: Wheel,
@@ -118,6 +120,7 @@ impl Shard {
             held: VecDeque::with_capacity(config.tracks_max),
             rotation: 0,
             egress_cursor: 0,
+            turn: now,
             wheel: Wheel::new(now, config.transports_max),
             track_wheel: Wheel::new(now, config.tracks_max),
             next_speakers: now,
@@ -143,6 +146,11 @@ impl Shard {
 
     pub fn transports_len(&self) -> usize {
         self.by_transport.len()
+    }
+
+    /// Tracks published or followed here.
+    pub fn tracks_len(&self) -> usize {
+        self.by_track.len()
     }
 
     /// Addresses known: those of peers here, and of other shards' peers that are steered.
@@ -261,6 +269,7 @@ impl Shard {
             dirty.remove(index);
         }
         transport.is_dirty = false;
+        self.arm_reports(slot);
         true
     }
 

@@ -96,6 +96,8 @@ pub struct Transport {
     pub next_twcc: u16,
     pub departures: Departures,
     pub due: Due,
+    /// [`Self::moved`] at the last report.
+    pub reported: u64,
     /// Stream identifiers of the two channels, once open.
     pub channels: [Option<u16>; 2],
     /// Tuples that passed a check; bounded by the peer.
@@ -119,9 +121,9 @@ impl Transport {
         true
     }
 
-    /// Whether anything is or may be sent on it either way.
-    pub fn has_media(&self) -> bool {
-        !self.uplinks.is_empty() || self.lines.iter().any(|line| line.track.is_some())
+    /// Media packets either way so far: what has not moved since the last report needs none.
+    pub fn moved(&self) -> u64 {
+        self.stats.packets_sent + self.stats.packets_received
     }
 
     /// The line whose media or repair SSRC is `ssrc`.

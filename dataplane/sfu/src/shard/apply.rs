@@ -79,7 +79,6 @@ impl Shard {
         held.peer.set_remote_ice(credentials(&spec.remote_ice));
         self.apply_receive(now, slot, spec.receive, out);
         self.apply_send(now, slot, &spec.send, out);
-        self.arm_reports(now, slot);
         out.events.push(Event::TransportApplied { transport, version });
         self.arm(slot);
     }
@@ -117,6 +116,7 @@ impl Shard {
             next_twcc: 0,
             departures: Departures::new(now),
             due: Due::default(),
+            reported: 0,
             channels: [None; 2],
             remotes: Vec::new(),
             stats: Default::default(),

@@ -108,7 +108,6 @@ impl Shard {
         for track in tracks {
             self.retarget_followers(now, track, out);
         }
-        self.arm_reports(now, slot);
         self.arm(slot);
     }
 }

@@ -112,6 +112,7 @@ impl Shard {
         );
         transport.stats.packets_received += 1;
         transport.stats.bytes_received += bytes.len() as u64;
+        transport.due.reports.get_or_insert(now + self.config.report_interval);
 
         let mut restarted = false;
         if is_repair {

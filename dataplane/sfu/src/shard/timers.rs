@@ -23,6 +23,7 @@ impl Shard {
     /// Does what is due. Call at [`Self::poll_timeout`] or later, and once per turn.
     pub fn handle_timeout(&mut self, now: Instant, out: &mut Output<'_>) {
         self.handling = None;
+        self.turn = now;
         self.handle_slow(now, out);
         self.release_held(now);
         for _ in 0..TIMERS_PER_TURN {
@@ -57,13 +58,13 @@ impl Shard {
         }
     }
 
-    /// Reports are due as long as there is something to report.
-    pub(super) fn arm_reports(&mut self, now: Instant, slot: u32) {
-        let Some(transport) = self.transports.get_mut(slot).filter(|transport| transport.connected) else {
-            return;
-        };
-        if transport.has_media() {
-            Due::sooner(&mut transport.due.reports, now + self.config.report_interval);
+    /// Transport `slot` was just sent media: a report becomes due, if none is. Silent transports cost no timer.
+    pub(super) fn arm_reports(&mut self, slot: u32) {
+        let Some(transport) = self.transports.get_mut(slot) else { return };
+        if transport.due.reports.is_none() && transport.moved() != transport.reported {
+            let at = self.turn + self.config.report_interval;
+            transport.due.reports = Some(at);
+            self.wheel.set_earlier(slot, at);
         }
     }
 
@@ -87,8 +88,11 @@ impl Shard {
         let due = transport.due;
         if is_due(due.reports) {
             transport.due.reports = None;
-            self.arm_reports(now, slot);
-            self.send_reports(now, slot, out);
+            if transport.moved() != transport.reported {
+                transport.reported = transport.moved();
+                transport.due.reports = Some(now + self.config.report_interval);
+                self.send_reports(now, slot, out);
+            }
         }
         let mut bytes = [0; COMPOUND_MAX];
         let mut writer = RtcpWriter::new(&mut bytes);
