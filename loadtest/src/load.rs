@@ -9,6 +9,7 @@ pub(crate) mod floor_sender;
 mod gaps;
 mod join;
 mod link;
+mod memory;
 mod options;
 mod outgoing;
 mod payload;

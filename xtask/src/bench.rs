@@ -1,23 +1,19 @@
 //! `cargo xtask bench`: the measurements behind `bench/RESULTS.md`, each a named row. Two namespaces joined by a veth pair with
 //! segmentation in software; the server has CPU 1, the generator CPU 0; servers and floor run in turns.
 
-use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
-use std::time::{Duration, Instant};
+mod net;
+mod profile;
+
+use std::path::Path;
+use std::process::{Command, Stdio};
 
 use anyhow::{Context, Result, bail};
 
 use crate::run;
+use net::{GENERATOR_NS, KEY, Namespaces, SECRET, SERVER_NS, Server, address};
 
-const KEY: &str = "benchkey";
-const SECRET: &str = "a-secret-of-the-benchmark-only-0123456789";
-/// Namespaces of the server and of the generator.
-const SERVER_NS: &str = "auralink-bench-s";
-const GENERATOR_NS: &str = "auralink-bench-g";
 /// File and Debian package of what the rows need.
 const PACKAGES: [(&str, &str); 2] = [("/sbin/ip", "iproute2"), ("/sbin/ethtool", "ethtool")];
-/// File descriptors of a server with a thousand WebSockets and of its clients.
-const START_PATIENCE: Duration = Duration::from_secs(10);
 
 /// What joins server and generator.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -37,73 +33,77 @@ const URING: Side = Side { flags: &["--shards", "1", "--io-backend", "uring"], c
 const MMSG: Side = Side { flags: &["--shards", "1", "--io-backend", "mmsg"], cpus: "1" };
 const TWO_SHARDS: Side = Side { flags: &["--shards", "2", "--spill", "forced"], cpus: "0,1" };
 
+/// With room for the ten thousand of the row `idle`.
+const WIDE: Side = Side {
+    flags: &["--shards", "1", "--io-backend", "uring", "--config-body", "[node]\ntransports_max = 12000\n"],
+    cpus: "1",
+};
+
+/// How often a row is measured, and against what.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Task {
+    /// All sides in turns, round by round.
+    Compare,
+    /// The same, the floor among the sides.
+    CompareWithFloor,
+    /// Each round on a new server.
+    Repeat,
+    /// Once: it takes minutes, and what it looks at does not depend on the machine's mood.
+    Once,
+}
+
 struct Row {
     name: &'static str,
     wire: Wire,
     sides: &'static [Side],
-    /// `compare` with the floor beside, or `run`.
-    task: &'static str,
-    arguments: &'static [&'static str],
+    task: Task,
+    arguments: &'static str,
 }
+
+const ROWS: [Row; 21] = [
+    floor("burst", "--rooms 6 --subscribers 100"),
+    Row { wire: Wire::Loopback, ..floor("burst-loopback", "--rooms 6 --subscribers 100") },
+    floor("one-room", "--rooms 1 --subscribers 100"),
+    floor("paced", "--pattern paced --rooms 3 --subscribers 100"),
+    floor("trace", "--pattern trace --trace loadtest/media/chromium.trace --rooms 6 --subscribers 100"),
+    floor("fan-out-10", "--rooms 45 --subscribers 10"),
+    floor("fan-out-1000", "--rooms 1 --subscribers 1000"),
+    floor("latency-10", "--rooms 60 --subscribers 10"),
+    floor("latency-100", "--rooms 8 --subscribers 100"),
+    compare("load-85", BOTH, "--rooms 10 --subscribers 100 --gaps-ppm 100"),
+    compare("overload", BOTH, "--rooms 14 --subscribers 100 --gaps-ppm 1000000"),
+    compare("audio", BOTH, "--workload audio --rooms 1 --subscribers 100"),
+    compare("meeting", BOTH, "--workload meeting --rooms 4 --subscribers 8"),
+    compare("loss", BOTH, "--rooms 3 --subscribers 100 --loss 2"),
+    compare("two-shards", &[URING, TWO_SHARDS], "--rooms 1 --subscribers 200"),
+    alone("join", Task::Repeat, "--workload join --count 200 --rooms 1 --leave"),
+    alone("join-1000", Task::Once, "--workload join --count 1000 --rooms 1 --subscribers 20 --rate 0"),
+    alone("churn", Task::Repeat, "--workload churn --rooms 4 --subscribers 10 --count 2000 --rate 0"),
+    alone("churn-100000", Task::Once, "--workload churn --rooms 10 --subscribers 10 --count 100000 --rate 0"),
+    alone("memory", Task::Once, "--workload memory --subscribers 200 --count 1000 --seconds 60"),
+    Row {
+        sides: &[WIDE],
+        ..alone("idle", Task::Once, "--workload idle --rooms 1000 --subscribers 10 --seconds 30 --joining 16")
+    },
+];
 
 const BOTH: &[Side] = &[URING, MMSG];
 
-const ROWS: [Row; 13] = [
-    compare("burst", Wire::Veth, BOTH, &["--floor", "--rooms", "6", "--subscribers", "100"]),
-    compare("burst-loopback", Wire::Loopback, BOTH, &["--floor", "--rooms", "6", "--subscribers", "100"]),
-    compare("one-room", Wire::Veth, BOTH, &["--floor", "--rooms", "1", "--subscribers", "100"]),
-    compare(
-        "paced",
-        Wire::Veth,
-        BOTH,
-        &["--floor", "--pattern", "paced", "--rooms", "3", "--subscribers", "100"],
-    ),
-    compare(
-        "trace",
-        Wire::Veth,
-        BOTH,
-        &[
-            "--floor",
-            "--pattern",
-            "trace",
-            "--trace",
-            "loadtest/media/chromium.trace",
-            "--rooms",
-            "6",
-            "--subscribers",
-            "100",
-        ],
-    ),
-    compare("fan-out-10", Wire::Veth, BOTH, &["--floor", "--rooms", "45", "--subscribers", "10"]),
-    compare(
-        "fan-out-1000",
-        Wire::Veth,
-        BOTH,
-        &["--floor", "--rooms", "1", "--subscribers", "1000", "--seconds", "6"],
-    ),
-    compare("audio", Wire::Veth, BOTH, &["--workload", "audio", "--rooms", "1", "--subscribers", "100"]),
-    compare("meeting", Wire::Veth, BOTH, &["--workload", "meeting", "--rooms", "4", "--subscribers", "8"]),
-    compare("loss", Wire::Veth, BOTH, &["--rooms", "3", "--subscribers", "100", "--loss", "2"]),
-    compare("two-shards", Wire::Veth, &[URING, TWO_SHARDS], &["--rooms", "1", "--subscribers", "200"]),
-    single("join", &["--workload", "join", "--count", "200", "--rooms", "1", "--leave"]),
-    single("churn", &["--workload", "churn", "--rooms", "4", "--subscribers", "10", "--count", "2000"]),
-];
-
-const fn compare(
-    name: &'static str,
-    wire: Wire,
-    sides: &'static [Side],
-    arguments: &'static [&'static str],
-) -> Row {
-    Row { name, wire, sides, task: "compare", arguments }
+const fn floor(name: &'static str, arguments: &'static str) -> Row {
+    Row { name, wire: Wire::Veth, sides: BOTH, task: Task::CompareWithFloor, arguments }
 }
 
-const fn single(name: &'static str, arguments: &'static [&'static str]) -> Row {
-    Row { name, wire: Wire::Veth, sides: &[URING], task: "run", arguments }
+const fn compare(name: &'static str, sides: &'static [Side], arguments: &'static str) -> Row {
+    Row { name, wire: Wire::Veth, sides, task: Task::Compare, arguments }
 }
 
-/// Runs one row, or all of them. `rounds` are counted, one more goes before them.
-pub(crate) fn run(root: &Path, row: Option<&str>, rounds: u32, seconds: u32) -> Result<()> {
+const fn alone(name: &'static str, task: Task, arguments: &'static str) -> Row {
+    Row { name, wire: Wire::Veth, sides: &[URING], task, arguments }
+}
+
+/// Runs one row, or all of them. `rounds` are counted, one more goes before them. With `profile` nothing is measured: where the
+/// server's time goes is printed instead.
+pub(crate) fn run(root: &Path, row: Option<&str>, rounds: u32, seconds: u32, profile: bool) -> Result<()> {
     let chosen: Vec<&Row> = ROWS.iter().filter(|held| row.is_none_or(|row| row == held.name)).collect();
     if chosen.is_empty() {
         let names: Vec<_> = ROWS.iter().map(|row| row.name).collect();
@@ -119,7 +119,8 @@ pub(crate) fn run(root: &Path, row: Option<&str>, rounds: u32, seconds: u32) -> 
     for row in chosen {
         println!("\n=== {}", row.name);
         let _namespaces = Namespaces::new(root)?;
-        if let Err(error) = measure(root, &out, row, rounds, seconds) {
+        let bench = Bench { root, out: &out, row, rounds, seconds };
+        if let Err(error) = if profile { profile::run(&bench) } else { bench.measure() } {
             println!("{}: {error:#}", row.name);
             failed.push(row.name);
         }
@@ -130,128 +131,75 @@ pub(crate) fn run(root: &Path, row: Option<&str>, rounds: u32, seconds: u32) -> 
     Ok(())
 }
 
-fn measure(root: &Path, out: &Path, row: &Row, rounds: u32, seconds: u32) -> Result<()> {
-    let generator = if row.wire == Wire::Veth { GENERATOR_NS } else { SERVER_NS };
-    let mut servers = Vec::new();
-    for (index, side) in row.sides.iter().enumerate() {
-        servers.push(Server::start(root, out, row, index, side)?);
+/// One row being measured.
+struct Bench<'a> {
+    root: &'a Path,
+    out: &'a Path,
+    row: &'a Row,
+    rounds: u32,
+    seconds: u32,
+}
+
+impl Bench<'_> {
+    fn measure(&self) -> Result<()> {
+        match self.row.task {
+            Task::Compare | Task::CompareWithFloor => {
+                let mut servers = Vec::new();
+                for (index, side) in self.row.sides.iter().enumerate() {
+                    servers.push(Server::start(self, index, side)?);
+                }
+                self.compare(&servers)
+            }
+            Task::Once => self.alone(0),
+            // The first is a warm-up.
+            Task::Repeat => (0..=self.rounds).try_for_each(|round| self.alone(round)),
+        }
     }
-    let binary = root.join("target/release/auralink-loadtest");
-    let mut command = Command::new("ip");
-    command.args(["netns", "exec", generator]).arg(binary).arg(row.task);
-    command.args(["--key", KEY, "--secret", SECRET, "--cpu", "0"]);
-    for server in &servers {
-        match row.task {
-            "compare" => command.arg(&server.url),
-            _ => command.args(["--url", &server.url]),
-        };
-        command.args(["--server-pid", &server.child.id().to_string()]);
+
+    fn compare(&self, servers: &[Server]) -> Result<()> {
+        let mut command = self.generator("compare");
+        for server in servers {
+            command.args([&server.url, "--server-pid", &server.pid()]);
+        }
+        command.args(["--rounds", &self.rounds.to_string(), "--seconds", &self.seconds.to_string()]);
+        if self.row.task == Task::CompareWithFloor {
+            let prefix = format!("ip netns exec {SERVER_NS}");
+            let ip = address(self.row.wire, 0);
+            command.args(["--floor", "--floor-ip", &ip, "--floor-cpu", "1", "--floor-prefix", &prefix]);
+        }
+        finish(command.arg("--json").arg(self.json("")))
     }
-    if row.task == "compare" {
-        command.args(["--rounds", &rounds.to_string(), "--seconds", &seconds.to_string()]);
+
+    /// The row once, on a server of its own.
+    fn alone(&self, round: u32) -> Result<()> {
+        let Some(side) = self.row.sides.first() else { bail!("a row without a server") };
+        let server = Server::start(self, 0, side)?;
+        let mut command = self.generator("run");
+        command.args(["--url", &server.url, "--server-pid", &server.pid()]);
+        let suffix = if self.row.task == Task::Repeat { format!("-{round}") } else { String::new() };
+        finish(command.arg("--json").arg(self.json(&suffix)))
     }
-    if row.arguments.contains(&"--floor") {
-        let prefix = format!("ip netns exec {SERVER_NS}");
-        command.args(["--floor-ip", &address(row.wire, 0), "--floor-cpu", "1", "--floor-prefix", &prefix]);
+
+    /// The generator on its CPU and on its end of the wire, with the row's arguments.
+    fn generator(&self, task: &str) -> Command {
+        let namespace = if self.row.wire == Wire::Veth { GENERATOR_NS } else { SERVER_NS };
+        let mut command = Command::new("ip");
+        command.args(["netns", "exec", namespace]).arg(self.root.join("target/release/auralink-loadtest"));
+        command.args([task, "--key", KEY, "--secret", SECRET, "--cpu", "0"]);
+        command.args(self.row.arguments.split_whitespace());
+        command.current_dir(self.root).stdin(Stdio::null());
+        command
     }
-    command.arg("--json").arg(out.join(format!("{}.json", row.name)));
-    command.args(row.arguments).current_dir(root).stdin(Stdio::null());
+
+    fn json(&self, suffix: &str) -> std::path::PathBuf {
+        self.out.join(format!("{}{suffix}.json", self.row.name))
+    }
+}
+
+fn finish(command: &mut Command) -> Result<()> {
     let status = command.status().context("cannot start the generator")?;
     if !status.success() {
         bail!("the generator says a point does not count, or a server was at fault: {status}");
     }
     Ok(())
-}
-
-fn address(wire: Wire, index: usize) -> String {
-    match wire {
-        Wire::Veth => format!("10.77.0.{}", index + 1),
-        Wire::Loopback => format!("127.0.0.{}", index + 1),
-    }
-}
-
-struct Server {
-    child: Child,
-    url: String,
-}
-
-impl Server {
-    fn start(root: &Path, out: &Path, row: &Row, index: usize, side: &Side) -> Result<Self> {
-        let ip = address(row.wire, index);
-        let log = std::fs::File::create(out.join(format!("{}-server-{index}.log", row.name)))?;
-        let media = (7_882 + 10 * index).to_string();
-        let mut child = Command::new("taskset")
-            .args(["-c", side.cpus, "ip", "netns", "exec", SERVER_NS])
-            .arg(root.join("target/release/auralink"))
-            .args(["serve", "--keys", &format!("{KEY}: {SECRET}"), "--node-ip", &ip, "--bind", &ip])
-            .args(["--udp-port", &media])
-            .args(side.flags)
-            .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .stderr(log)
-            .spawn()
-            .context("cannot start the server")?;
-        let deadline = Instant::now() + START_PATIENCE;
-        let probe = format!("exec 3<>/dev/tcp/{ip}/7880");
-        while run::output(root, "ip", &["netns", "exec", SERVER_NS, "bash", "-c", &probe]).is_err() {
-            if let Some(status) = child.try_wait()? {
-                bail!("the server ended at start: {status}");
-            }
-            if Instant::now() > deadline {
-                bail!("the server does not listen on {ip}");
-            }
-            std::thread::sleep(Duration::from_millis(100));
-        }
-        Ok(Self { child, url: format!("http://{ip}:7880") })
-    }
-}
-
-impl Drop for Server {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
-
-/// Two namespaces and the wire between them; gone when dropped.
-struct Namespaces {
-    root: PathBuf,
-}
-
-impl Namespaces {
-    fn new(root: &Path) -> Result<Self> {
-        let made = Self { root: root.to_owned() };
-        made.remove();
-        let ip = |arguments: &str| {
-            let words: Vec<&str> = arguments.split_whitespace().collect();
-            run::run(root, "ip", &words)
-        };
-        for name in [SERVER_NS, GENERATOR_NS] {
-            ip(&format!("netns add {name}"))?;
-            ip(&format!("-n {name} link set lo up"))?;
-        }
-        ip(&format!("link add vs netns {SERVER_NS} type veth peer name vg netns {GENERATOR_NS}"))?;
-        for own in 1..=2 {
-            ip(&format!("-n {SERVER_NS} addr add 10.77.0.{own}/16 dev vs"))?;
-        }
-        ip(&format!("-n {GENERATOR_NS} addr add 10.77.1.1/16 dev vg"))?;
-        ip(&format!("-n {SERVER_NS} link set vs up"))?;
-        ip(&format!("-n {GENERATOR_NS} link set vg up"))?;
-        let ethtool = ["netns", "exec", SERVER_NS, "ethtool", "-K", "vs", "tx-udp-segmentation", "off"];
-        run::output(root, "ip", &ethtool)?;
-        Ok(made)
-    }
-
-    fn remove(&self) {
-        for name in [SERVER_NS, GENERATOR_NS] {
-            // What is not there need not be removed.
-            let _ = run::output(&self.root, "ip", &["netns", "del", name]);
-        }
-    }
-}
-
-impl Drop for Namespaces {
-    fn drop(&mut self) {
-        self.remove();
-    }
 }

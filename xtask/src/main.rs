@@ -61,6 +61,9 @@ enum Chore {
         /// Seconds measured in each.
         #[arg(long, default_value_t = 8)]
         seconds: u32,
+        /// Prints where the server's time goes instead, by function.
+        #[arg(long)]
+        profile: bool,
     },
     /// Instructions, system calls and idle work per packet against their baselines.
     Gates {
@@ -90,7 +93,9 @@ fn main() -> Result<()> {
         }
         Chore::Fuzz { target, seconds } => fuzz::run(&root, target.as_deref(), seconds),
         Chore::Clients { filter } => clients::run(&root, filter.as_deref()),
-        Chore::Bench { row, rounds, seconds } => bench::run(&root, row.as_deref(), rounds, seconds),
+        Chore::Bench { row, rounds, seconds, profile } => {
+            bench::run(&root, row.as_deref(), rounds, seconds, profile)
+        }
         Chore::Gates { update } => gates::run(&root, update),
         Chore::K6 { scenario } => k6::run(&root, scenario.as_deref()),
         Chore::Tidy => tidy::check(&root),

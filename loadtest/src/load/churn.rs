@@ -17,7 +17,7 @@ use super::link::Milestones;
 use super::outgoing::{OutStream, Publishing};
 use super::payload::Kind;
 use super::point::{Arrived, Quantiles};
-use super::process::{Snapshot, Usage};
+use super::process::{Snapshot, Usage, gauge};
 use super::publisher::Publisher;
 use super::receiver::Receiver;
 use super::run::{Run, streams_of};
@@ -25,6 +25,7 @@ use super::schedule::{Cursor, Schedule};
 use super::session::{Session, SessionConfig};
 use super::stage::is_set;
 use super::tracks::Publish;
+use crate::http::Http;
 
 const PROGRESS: Duration = Duration::from_secs(2);
 /// Failures told one by one.
@@ -41,6 +42,18 @@ struct Moment {
     rss_bytes: u64,
     fds: usize,
     threads: usize,
+    held: Held,
+}
+
+/// What the server says it holds; nothing where it has no such page.
+#[derive(Clone, Copy, Default, Debug, Serialize)]
+struct Held {
+    heap_bytes: u64,
+    tasks: u64,
+    transports: u64,
+    tracks: u64,
+    tuples: u64,
+    routes: u64,
 }
 
 #[derive(Debug, Default, Serialize)]
@@ -60,8 +73,9 @@ struct Report {
     connected_us: Quantiles,
     /// To the opening of the first data channel.
     channel_us: Quantiles,
+    /// Before the first join; at intervals, people present; everybody gone.
     series: Vec<Moment>,
-    /// Server's memory at the end, everybody gone, over that at a tenth of the joins.
+    /// Server's memory after the last join over that after a tenth of them, with the same number of people present.
     rss_growth: Option<f64>,
     generator_core_share: f64,
     arrived: Arrived,
@@ -70,6 +84,7 @@ struct Report {
 /// What everybody needs.
 struct Churn {
     run: Run,
+    http: Http,
     receiver: Arc<Receiver>,
     publisher: Arc<Publisher>,
     certificate: Certificate,
@@ -86,6 +101,7 @@ pub(crate) async fn run(run: &Run) -> Result<()> {
     auralink_ring::client::raise_descriptor_limit(1 << 20);
     let churn = Arc::new(Churn {
         run: run.clone(),
+        http: Http::new(&run.server.target.url)?,
         receiver: Arc::new(Receiver::start(run.common.settings())?),
         publisher: Arc::new(Publisher::start()?),
         certificate: Certificate::generate().context("cannot make a certificate")?,
@@ -118,6 +134,7 @@ impl Churn {
             Report { who: run.server.target.url.clone(), rooms, room_size: size, ..Report::default() };
         let mut times = [Histogram::new(3)?, Histogram::new(3)?];
         let mut told = Instant::now();
+        report.series.extend(self.moment(before.as_ref(), 0, begun).await?);
         for index in 0..count {
             if run.turnover.rate > 0.0 {
                 let due = begun + Duration::from_secs_f64(index as f64 / run.turnover.rate);
@@ -139,7 +156,7 @@ impl Churn {
             }
             let joins = index + 1;
             if joins % (count / 20).max(1) == 0 || joins == count / 10 || told.elapsed() > PROGRESS {
-                let moment = moment(pid, before.as_ref(), joins, begun)?;
+                let moment = self.moment(before.as_ref(), joins, begun).await?;
                 report.series.extend(moment);
                 if told.elapsed() > PROGRESS {
                     told = Instant::now();
@@ -153,7 +170,7 @@ impl Churn {
             report.note(ended.context("a client's task ended")?, &mut times)?;
         }
         tokio::time::sleep(SETTLE).await;
-        report.series.extend(moment(pid, before.as_ref(), count, begun)?);
+        report.series.extend(self.moment(before.as_ref(), count, begun).await?);
         let after = pid.map(Snapshot::take).transpose()?;
         report.server = after.zip(before).map(|(after, before)| after.since(&before));
         report.generator_core_share = Snapshot::take(std::process::id())?.since(&own_before).core_share;
@@ -161,6 +178,36 @@ impl Churn {
         report.conclude(count, begun, &times);
         residents.end().await?;
         Ok(report)
+    }
+
+    /// The server as it is now.
+    async fn moment(
+        &self,
+        before: Option<&Snapshot>,
+        joins: usize,
+        begun: Instant,
+    ) -> Result<Option<Moment>> {
+        let (Some(pid), Some(before)) = (self.run.server.server_pid, before) else { return Ok(None) };
+        let usage = Snapshot::take(pid)?.since(before);
+        // A server without such a page is measured from outside only.
+        let page = self.http.metrics().await.unwrap_or_default();
+        let gauge = |name: &str| gauge(&page, name);
+        Ok(Some(Moment {
+            joins,
+            seconds: begun.elapsed().as_secs_f64(),
+            cpu_seconds: usage.cpu_seconds,
+            rss_bytes: usage.rss_bytes,
+            fds: usage.fds,
+            threads: usage.threads,
+            held: Held {
+                heap_bytes: gauge("auralink_heap_bytes"),
+                tasks: gauge("auralink_tasks"),
+                transports: gauge("auralink_shard_transports"),
+                tracks: gauge("auralink_shard_tracks"),
+                tuples: gauge("auralink_shard_tuples"),
+                routes: gauge("auralink_transport_routes") + gauge("auralink_track_routes"),
+            },
+        }))
     }
 
     /// One client's whole life.
@@ -252,24 +299,6 @@ impl Residents {
     }
 }
 
-fn moment(
-    pid: Option<u32>,
-    before: Option<&Snapshot>,
-    joins: usize,
-    begun: Instant,
-) -> Result<Option<Moment>> {
-    let (Some(pid), Some(before)) = (pid, before) else { return Ok(None) };
-    let usage = Snapshot::take(pid)?.since(before);
-    Ok(Some(Moment {
-        joins,
-        seconds: begun.elapsed().as_secs_f64(),
-        cpu_seconds: usage.cpu_seconds,
-        rss_bytes: usage.rss_bytes,
-        fds: usage.fds,
-        threads: usage.threads,
-    }))
-}
-
 impl Report {
     fn note(&mut self, ended: Result<Lived>, times: &mut [Histogram<u64>; 2]) -> Result<()> {
         match ended {
@@ -294,8 +323,8 @@ impl Report {
         self.cpu_ms = self.server.as_ref().map(|usage| usage.cpu_seconds * 1e3 / joins.max(1) as f64);
         let [connected, channel] = times;
         (self.connected_us, self.channel_us) = (connected.into(), channel.into());
-        let early = self.series.iter().find(|moment| moment.joins >= joins / 10);
-        let growth = early.zip(self.series.last());
+        let at = |least: usize| self.series.iter().find(|moment| moment.joins >= least);
+        let growth = at(joins / 10).zip(at(joins));
         self.rss_growth = growth.map(|(early, last)| last.rss_bytes as f64 / early.rss_bytes.max(1) as f64);
     }
 
@@ -313,17 +342,24 @@ impl Report {
         }
         for moment in &self.series {
             line(format!(
-                "{:>8} joins {:>8.1} s  RSS {:>8.1} MB  descriptors {:>6}  threads {:>3}  CPU {:>8.2} s",
+                "{:>8} joins {:>8.1} s  RSS {:>8.1} MB  descriptors {:>6}  threads {:>3}  CPU {:>8.2} s  \
+                 heap {:>8.1} MB  tasks {:>5}  transports {:>4}  tracks {:>4}  tuples {:>4}  routes {:>4}",
                 moment.joins,
                 moment.seconds,
                 moment.rss_bytes as f64 / 1e6,
                 moment.fds,
                 moment.threads,
-                moment.cpu_seconds
+                moment.cpu_seconds,
+                moment.held.heap_bytes as f64 / 1e6,
+                moment.held.tasks,
+                moment.held.transports,
+                moment.held.tracks,
+                moment.held.tuples,
+                moment.held.routes
             ));
         }
         if let Some(growth) = self.rss_growth {
-            line(format!("RSS at the end over that at a tenth: {growth:.3}"));
+            line(format!("RSS after the last join over that after a tenth of them: {growth:.3}"));
         }
         line(format!("generator {:.1} % of a core", self.generator_core_share * 100.0));
         self.failures.iter().for_each(|failure| line(format!("FAILED {failure}")));

@@ -26,6 +26,8 @@ pub(crate) enum Workload {
     Join,
     /// Connected, and nothing is published.
     Idle,
+    /// What each further subscriber of an audio and a video track adds to the server's memory.
+    Memory,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug, ValueEnum)]
@@ -65,6 +67,9 @@ pub(crate) struct Common {
     /// Percentage of packets the sinks drop on receipt and ask for again.
     #[arg(long, default_value_t = 0.0)]
     pub(crate) loss: f64,
+    /// Packets in a million that may be missing at the sinks before the point fails.
+    #[arg(long, default_value_t = 0)]
+    pub(crate) gaps_ppm: u32,
     /// Does not ask for lost packets again, so that they stay gaps.
     #[arg(long)]
     pub(crate) no_nack: bool,
@@ -96,7 +101,7 @@ pub(crate) struct Server {
     pub(crate) server_pid: Option<u32>,
 }
 
-/// How clients come and go, for the workloads churn and join.
+/// How clients come and go, for the workloads churn, join and memory.
 #[derive(clap::Args, Clone, Debug)]
 pub(crate) struct Turnover {
     /// Clients that join.
@@ -176,6 +181,7 @@ impl std::fmt::Display for Workload {
             Self::Churn => "churn",
             Self::Join => "join",
             Self::Idle => "idle",
+            Self::Memory => "memory",
         })
     }
 }

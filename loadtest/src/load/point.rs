@@ -100,6 +100,8 @@ pub(crate) struct Point {
     pub(crate) rooms: usize,
     pub(crate) publishers: usize,
     pub(crate) subscribers: usize,
+    /// Packets in a million that may be missing.
+    pub(crate) gaps_ppm: u32,
     pub(crate) seconds: f64,
     /// Packets published.
     pub(crate) published: u64,
@@ -182,8 +184,9 @@ impl Point {
             ));
         }
         let arrived = &self.arrived;
+        let gaps_allowed = arrived.packets * u64::from(self.gaps_ppm) / 1_000_000;
         let wrong = [
-            ("gaps", arrived.gaps),
+            ("gaps", if arrived.gaps > gaps_allowed { arrived.gaps } else { 0 }),
             ("duplicates", arrived.duplicates),
             ("samples unlike what was published", arrived.mismatched),
             ("packets that do not open", arrived.unopened),
@@ -324,7 +327,9 @@ impl Point {
     }
 
     fn verdict_rows(&self) -> Vec<Row> {
-        let dropped = self.counters.iter().filter(|(name, _)| name.contains("dropped"));
+        let dropped = self.counters.iter().filter(|(name, _)| {
+            ["dropped", "overflow", "pool_empty", "failed", "lost"].iter().any(|part| name.contains(part))
+        });
         let drops: Vec<String> = dropped.map(|(name, n)| format!("{name} {n}")).collect();
         let drops = Some(("server dropped", drops.join(", "))).filter(|(_, text)| !text.is_empty());
         let notes = self.notes.iter().map(|note| ("note", note.clone()));
@@ -404,6 +409,14 @@ mod tests {
             assert_eq!((point.invalid.len(), point.failures.len()), (0, 1), "{:?}", point.failures);
             assert!(point.table().contains("FAILED"));
         }
+    }
+
+    #[test]
+    fn as_many_gaps_as_allowed_fail_nothing() {
+        let gaps = |gaps| {
+            judged(|point| (point.gaps_ppm, point.arrived.packets, point.arrived.gaps) = (100, 20_000, gaps))
+        };
+        assert!(gaps(2).is_good() && !gaps(3).is_good());
     }
 
     #[test]

@@ -175,6 +175,14 @@ pub(crate) fn parse_counters(page: &str) -> BTreeMap<String, u64> {
     counters
 }
 
+/// The sum of a gauge on such a page over shards; 0 where there is none.
+pub(crate) fn gauge(page: &str, name: &str) -> u64 {
+    let of_name = page.lines().filter_map(|line| line.strip_prefix(name));
+    let values =
+        of_name.filter(|rest| rest.starts_with([' ', '{'])).filter_map(|rest| rest.rsplit(' ').next());
+    values.filter_map(|value| value.parse::<f64>().ok()).sum::<f64>() as u64
+}
+
 /// By how much each counter rose, those that did not left out.
 pub(crate) fn risen(before: &BTreeMap<String, u64>, after: &BTreeMap<String, u64>) -> BTreeMap<String, u64> {
     let rise = |(name, count): (&String, &u64)| {
@@ -230,6 +238,8 @@ mod tests {
             auralink_packets_dropped_total{shard=\"0\",reason=\"replay\"} 2\n\
             auralink_packets_dropped_total{shard=\"1\",reason=\"replay\"} 1\n";
         let counters = parse_counters(page);
+        assert_eq!((gauge(page, "auralink_rooms"), gauge(page, "auralink_syscalls_total")), (3, 12));
+        assert_eq!(gauge(page, "auralink_room"), 0);
         assert_eq!(counters.len(), 2);
         assert_eq!(counters.get("syscalls_total"), Some(&12));
         assert_eq!(counters.get("packets_dropped_total: replay"), Some(&3));

@@ -12,7 +12,7 @@ use super::schedule::Schedule;
 use super::session::SessionConfig;
 use super::stage::{Part, Ready, Stage, is_set};
 use super::tracks::{Publish, STREAMS_PER_CLIENT, layer_schedule};
-use super::{churn, join};
+use super::{churn, join, memory};
 use crate::http::Http;
 
 /// The only profile measured, on both sides.
@@ -37,6 +37,7 @@ impl Run {
         self.common.pin()?;
         match self.workload {
             Workload::Churn => return super::on_runtime(churn::run(&self)),
+            Workload::Memory => return super::on_runtime(memory::run(&self)),
             Workload::Join => return super::on_runtime(join::run(&self)),
             _ => {}
         }
@@ -64,6 +65,7 @@ impl Run {
             rooms: self.common.rooms,
             publishers: plan.publishers,
             subscribers: plan.subscribers,
+            gaps_ppm: self.common.gaps_ppm,
             ..measured?
         };
         point.conclude(plan.silent);
