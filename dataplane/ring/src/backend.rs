@@ -281,6 +281,20 @@ mod tests {
     }
 
     #[test]
+    fn a_port_is_free_as_soon_as_its_back_end_is_gone() {
+        each(|kind| {
+            for _ in 0..20 {
+                let (mut backend, peer, _) = pair(kind);
+                peer.send(&[7; 100]).unwrap();
+                assert_eq!(receive_until(&mut backend, 1).len(), 1);
+                let address = peer.peer_addr().unwrap();
+                drop(backend);
+                UdpSocket::bind(address).unwrap_or_else(|error| panic!("{kind:?}: {error}"));
+            }
+        });
+    }
+
+    #[test]
     fn a_train_arrives_as_its_datagrams() {
         each(|kind| {
             let (mut backend, peer, _) = pair(kind);

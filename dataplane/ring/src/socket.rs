@@ -3,6 +3,11 @@
 use std::io;
 use std::net::{SocketAddr, SocketAddrV4, UdpSocket};
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
+use std::time::{Duration, Instant};
+
+/// How long a port may still be held by a process that has just been killed: the kernel takes its ring down later.
+const BIND_PATIENCE: Duration = Duration::from_secs(1);
+const BIND_RETRY: Duration = Duration::from_millis(20);
 
 #[derive(Clone, Copy, Debug)]
 pub struct SocketOptions {
@@ -62,7 +67,13 @@ pub fn bind(address: SocketAddr, options: SocketOptions) -> Result<BoundSocket, 
             set("SO_RCVBUF/SO_SNDBUF", libc::SOL_SOCKET, plain, bytes)?;
         }
     }
-    bind_v4(fd, v4).map_err(fail)?;
+    let deadline = Instant::now() + BIND_PATIENCE;
+    while let Err(error) = bind_v4(fd, v4) {
+        if error.kind() != io::ErrorKind::AddrInUse || Instant::now() >= deadline {
+            return Err(fail(error));
+        }
+        std::thread::sleep(BIND_RETRY);
+    }
     Ok(BoundSocket { receive_buffer_bytes: receive_buffer_bytes(fd), socket })
 }
 

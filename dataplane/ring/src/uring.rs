@@ -316,6 +316,8 @@ impl Drop for Uring {
             self.reap();
             self.receive_armed &= self.arrived.drain(..).all(|completion| cqueue::more(completion.flags()));
             if self.in_flight() == 0 && !self.receive_armed {
+                // The kernel takes a ring down some time after it is closed; its port should be free at once.
+                let _ = self.ring.submitter().unregister_files();
                 return;
             }
             let _ = self.enter(1, Some(Duration::from_millis(10)));
