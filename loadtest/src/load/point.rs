@@ -19,6 +19,9 @@ const LATENESS_P99_US_MAX: u64 = 1_000;
 /// Threads of one process on one core wait for each other for less than this share of the time.
 const WAITED_SHARE_MAX: f64 = 0.05;
 
+/// Threads below this share of a core are not told of.
+const THREAD_SHARE_MIN: f64 = 0.005;
+
 /// Quantiles in microseconds.
 #[derive(Clone, Copy, Default, Debug, Serialize, Deserialize)]
 pub(crate) struct Quantiles {
@@ -277,7 +280,10 @@ impl Point {
             let held = format!("{:.1} MB, {}, {}", usage.rss_bytes as f64 / 1e6, usage.threads, usage.fds);
             let switches =
                 format!("{} voluntary, {} involuntary", usage.voluntary_switches, usage.involuntary_switches);
-            rows.extend([("CPU", cpu), ("machine", machine)]);
+            let shares = usage.thread_shares.iter().filter(|(_, share)| **share >= THREAD_SHARE_MIN);
+            let threads: Vec<String> =
+                shares.map(|(name, share)| format!("{name} {:.1} %", share * 100.0)).collect();
+            rows.extend([("CPU", cpu), ("its threads", threads.join(", ")), ("machine", machine)]);
             rows.extend([("RSS, threads, descriptors", held), ("switches", switches)]);
         }
         if let (Some(syscalls), Some(train)) = (self.syscalls_per_packet, self.packets_per_train) {

@@ -18,13 +18,21 @@ pub(crate) struct Snapshot {
     pub(crate) cpu_ns: u64,
     user_ticks: u64,
     system_ticks: u64,
-    /// By thread: time on a processor, and time spent waiting for one.
-    threads: BTreeMap<u32, (u64, u64)>,
+    threads: BTreeMap<u32, Thread>,
     voluntary: u64,
     involuntary: u64,
     pub(crate) rss_bytes: u64,
     pub(crate) fds: usize,
     machine: Machine,
+}
+
+#[derive(Clone, Debug, Default)]
+struct Thread {
+    name: String,
+    /// On a processor.
+    ran_ns: u64,
+    /// Able to run and waiting for a processor.
+    waited_ns: u64,
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -50,6 +58,8 @@ pub(crate) struct Usage {
     /// Share of the time in which one of its threads could run and did not get a core.
     pub(crate) waited_share: f64,
     pub(crate) threads: usize,
+    /// Shares of a core by thread name, those of one name together.
+    pub(crate) thread_shares: BTreeMap<String, f64>,
     pub(crate) fds: usize,
     pub(crate) voluntary_switches: u64,
     pub(crate) involuntary_switches: u64,
@@ -86,8 +96,10 @@ impl Snapshot {
             let Ok(status) = std::fs::read_to_string(thread.path().join("status")) else { continue };
             snapshot.voluntary += field(&status, "voluntary_ctxt_switches:").unwrap_or_default();
             snapshot.involuntary += field(&status, "nonvoluntary_ctxt_switches:").unwrap_or_default();
-            let schedstat = std::fs::read_to_string(thread.path().join("schedstat")).unwrap_or_default();
-            snapshot.threads.insert(id, parse_schedstat(&schedstat).unwrap_or_default());
+            let read = |name: &str| std::fs::read_to_string(thread.path().join(name)).unwrap_or_default();
+            let (ran_ns, waited_ns) = parse_schedstat(&read("schedstat")).unwrap_or_default();
+            let name = read("comm").trim().to_owned();
+            snapshot.threads.insert(id, Thread { name, ran_ns, waited_ns });
         }
         Ok(snapshot)
     }
@@ -98,10 +110,13 @@ impl Snapshot {
         let cpu_seconds = (self.cpu_ns - earlier.cpu_ns) as f64 / 1e9;
         let ticks = |now: u64, then: u64| now.saturating_sub(then) as f64 / TICKS_PER_SECOND as f64 / seconds;
         let (mut ran_ns, mut waited_ns) = (0, 0);
-        for (id, (ran, waited)) in &self.threads {
-            let before = earlier.threads.get(id).copied().unwrap_or_default();
-            ran_ns += ran.saturating_sub(before.0);
-            waited_ns += waited.saturating_sub(before.1);
+        let mut thread_shares = BTreeMap::new();
+        for (id, thread) in &self.threads {
+            let before = earlier.threads.get(id).map_or((0, 0), |before| (before.ran_ns, before.waited_ns));
+            let ran = thread.ran_ns.saturating_sub(before.0);
+            ran_ns += ran;
+            waited_ns += thread.waited_ns.saturating_sub(before.1);
+            *thread_shares.entry(thread.name.clone()).or_default() += ran as f64 / 1e9 / seconds;
         }
         let machine_ticks = (self.machine.total_ticks - earlier.machine.total_ticks).max(1) as f64;
         let of_machine = |now: u64, then: u64| now.saturating_sub(then) as f64 / machine_ticks;
@@ -114,6 +129,7 @@ impl Snapshot {
             schedstat_seconds: ran_ns as f64 / 1e9,
             waited_share: waited_ns as f64 / 1e9 / seconds,
             threads: self.threads.len(),
+            thread_shares,
             fds: self.fds,
             voluntary_switches: self.voluntary.saturating_sub(earlier.voluntary),
             involuntary_switches: self.involuntary.saturating_sub(earlier.involuntary),
