@@ -185,7 +185,7 @@ impl Bench<'_> {
         let namespace = if self.row.wire == Wire::Veth { GENERATOR_NS } else { SERVER_NS };
         let mut command = Command::new("ip");
         command.args(["netns", "exec", namespace]).arg(self.root.join("target/release/auralink-loadtest"));
-        command.args([task, "--key", KEY, "--secret", SECRET, "--cpu", "0"]);
+        command.args([task, "--key", KEY, "--secret", SECRET, "--cpu", "0", "--warmup", "2"]);
         command.args(self.row.arguments.split_whitespace());
         command.current_dir(self.root).stdin(Stdio::null());
         command
