@@ -67,7 +67,7 @@ const ROWS: [Row; 21] = [
     floor("paced", "--pattern paced --rooms 3 --subscribers 100"),
     floor("trace", "--pattern trace --trace loadtest/media/chromium.trace --rooms 6 --subscribers 100"),
     floor("fan-out-10", "--rooms 45 --subscribers 10"),
-    floor("fan-out-1000", "--rooms 1 --subscribers 1000"),
+    floor("fan-out-1000", "--rooms 1 --subscribers 1000 --fps 15"),
     floor("latency-10", "--rooms 60 --subscribers 10"),
     floor("latency-100", "--rooms 8 --subscribers 100"),
     compare("load-85", BOTH, "--rooms 10 --subscribers 100 --gaps-ppm 100"),

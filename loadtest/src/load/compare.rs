@@ -37,6 +37,9 @@ pub(crate) struct Compare {
     common: Common,
 }
 
+/// Times a point is measured before it stands as invalid: other tenants of the machine take its processors now and then.
+const ATTEMPTS_MAX: usize = 3;
+
 /// One side of the comparison.
 enum Side {
     Server(Box<Run>),
@@ -73,6 +76,26 @@ const MEASURES: [Measure; 8] = [
     ("RSS MB", |p| Some(p.server.as_ref()?.rss_bytes as f64 / 1e6)),
 ];
 
+impl Side {
+    /// Measures until the generator kept up, a few times at most. What the server did wrong is never measured again.
+    fn valid_point(&self, round: &str) -> Result<Point> {
+        for attempt in 1.. {
+            let point = super::on_runtime(async {
+                match self {
+                    Self::Server(run) => run.point().await,
+                    Self::Floor(floor) => floor.point().await,
+                }
+            })?;
+            crate::output::complain(&format!("{round}: {}", point.table()))?;
+            if point.invalid.is_empty() || !point.failures.is_empty() || attempt == ATTEMPTS_MAX {
+                return Ok(point);
+            }
+            crate::output::print(&format!("{round} is measured again: {}\n", point.invalid.join(", ")))?;
+        }
+        bail!("a point is measured at least once");
+    }
+}
+
 impl Compare {
     pub(crate) fn run(self) -> Result<()> {
         self.common.check()?;
@@ -90,14 +113,8 @@ impl Compare {
                 // There and back again, so that no side always comes behind the same other one.
                 let at = if round % 2 == 0 { turn } else { sides.len() - 1 - turn };
                 let (Some(side), Some(points)) = (sides.get(at), points.get_mut(at)) else { continue };
-                let point = super::on_runtime(async {
-                    match side {
-                        Side::Server(run) => run.point().await,
-                        Side::Floor(floor) => floor.point().await,
-                    }
-                })?;
                 let counts = if round == 0 { " (not counted)" } else { "" };
-                crate::output::complain(&format!("round {round}{counts}: {}", point.table()))?;
+                let point = side.valid_point(&format!("round {round}{counts}"))?;
                 if round > 0 {
                     points.push(point);
                 }

@@ -61,6 +61,9 @@ pub(crate) struct Common {
     /// How video packets follow each other.
     #[arg(long, value_enum, default_value = "burst")]
     pub(crate) pattern: Pattern,
+    /// Frames a second of the pattern burst.
+    #[arg(long, default_value_t = 30)]
+    pub(crate) fps: u64,
     /// The recorded trace, for the pattern of that name.
     #[arg(long)]
     pub(crate) trace: Option<PathBuf>,
@@ -140,7 +143,7 @@ impl Common {
     pub(crate) fn schedule(&self, workload: Workload) -> Result<Arc<Schedule>> {
         let schedule = match (workload, self.pattern) {
             (Workload::Audio, _) => Schedule::audio(),
-            (_, Pattern::Burst) => Schedule::burst(),
+            (_, Pattern::Burst) => Schedule::burst().at_frame_rate(self.fps),
             (_, Pattern::Paced) => Schedule::paced(),
             (_, Pattern::Trace) => {
                 let path = self.trace.as_ref().context("--pattern trace needs --trace FILE")?;
@@ -156,6 +159,9 @@ impl Common {
     pub(crate) fn check(&self) -> Result<()> {
         if self.rooms == 0 || self.subscribers == 0 || self.joining == 0 || self.sample == 0 {
             bail!("--rooms, --subscribers, --joining and --sample are at least 1");
+        }
+        if !(1..=120).contains(&self.fps) {
+            bail!("--fps is between 1 and 120");
         }
         if !(self.seconds > 0.0 && self.warmup >= 0.0 && (0.0..100.0).contains(&self.loss)) {
             bail!("--seconds is above 0, --warmup not below, --loss a percentage below 100");

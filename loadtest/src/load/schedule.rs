@@ -65,6 +65,18 @@ impl Schedule {
         schedule
     }
 
+    /// The same frames at another rate.
+    pub(crate) fn at_frame_rate(mut self, frames_per_second: u64) -> Self {
+        let stretched = |value: u64| value * FRAMES_PER_SECOND / frames_per_second.max(1);
+        for step in &mut self.steps {
+            step.at_ns = stretched(step.at_ns);
+            step.timestamp = stretched(u64::from(step.timestamp)) as u32;
+        }
+        self.cycle_ns = stretched(self.cycle_ns);
+        self.cycle_timestamp = stretched(u64::from(self.cycle_timestamp)) as u32;
+        self
+    }
+
     /// One layer of simulcast.
     pub(crate) fn layer(packets: usize, len: u16) -> Self {
         Self::video(packets, len, |_, _| 0)
@@ -255,6 +267,15 @@ mod tests {
         // Within a frame never more than 3 ms.
         let inner = paced.steps.windows(2).filter(|pair| !pair[1].frame_start);
         assert!(inner.map(|pair| pair[1].at_ns - pair[0].at_ns).all(|gap| gap <= 3 * MILLISECOND_NS));
+    }
+
+    #[test]
+    fn half_the_frame_rate_takes_twice_the_time() {
+        let (usual, slow) = (Schedule::burst(), Schedule::burst().at_frame_rate(15));
+        slow.check().unwrap();
+        assert!((slow.packets_per_second() * 2.0 - usual.packets_per_second()).abs() < 1e-9);
+        assert_eq!((slow.steps[45].at_ns, slow.steps[45].timestamp), (66_666_666, 6_000));
+        assert_eq!(slow.cycle_timestamp, 2 * usual.cycle_timestamp);
     }
 
     #[test]
