@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
+use auralink_ring::client::{Destination, Message, send_message, thread_cpu_ns};
 use auralink_ring::{Backend, BackendKind, Outgoing, Sizes, SocketOptions, WakeHandle, bind, probe_uring};
 use auralink_rtc::egress::TRAIN_BYTES;
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
@@ -15,8 +16,9 @@ use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 const SEGMENTS: [(u16, u16); 4] = [(1, 1_140), (4, 1_140), (9, 1_140), (32, 200)];
 const SINKS: usize = 8;
 const TRAINS_MAX: usize = 64;
-/// Trains given to the kernel at once.
+/// Trains given to the kernel at once, where nothing else is said.
 const TRAINS_PER_SUBMIT: usize = 16;
+const SUBMITS: [usize; 4] = [1, 4, 16, 64];
 
 /// Sockets that read everything they are sent.
 struct Sinks {
@@ -73,14 +75,14 @@ impl Sender {
     }
 
     /// Sends so many trains, batch by batch, as a shard's thread does.
-    fn send(&mut self, trains: u64, segments: u16, segment: u16, sinks: &Sinks) {
+    fn send(&mut self, trains: u64, batch: usize, (segments, segment): (u16, u16), sinks: &Sinks) {
         let mut left = trains;
         while left > 0 {
-            while self.free.len() < TRAINS_PER_SUBMIT {
+            while self.free.len() < batch {
                 self.backend.wait(Duration::from_millis(1)).unwrap();
                 self.take_back();
             }
-            for _ in 0..left.min(TRAINS_PER_SUBMIT as u64) {
+            for _ in 0..left.min(batch as u64) {
                 let to = sinks.addresses[self.next % sinks.addresses.len()];
                 self.next += 1;
                 left -= 1;
@@ -116,7 +118,7 @@ fn trains(c: &mut Criterion) {
             group.bench_function(format!("{}/{segments}x{segment}", kind.as_str()), |b| {
                 b.iter_custom(|count| {
                     let start = Instant::now();
-                    sender.send(count, segments, segment, &sinks);
+                    sender.send(count, TRAINS_PER_SUBMIT, (segments, segment), &sinks);
                     start.elapsed()
                 });
             });
@@ -127,5 +129,63 @@ fn trains(c: &mut Criterion) {
     }
 }
 
-criterion_group!(benches, trains);
+/// What giving more trains to the kernel at once saves.
+fn submits(c: &mut Criterion) {
+    let sinks = Sinks::start();
+    let mut group = c.benchmark_group("submits");
+    for kind in [BackendKind::Uring, BackendKind::Mmsg] {
+        for batch in SUBMITS {
+            let mut sender = Sender::new(kind);
+            group.bench_function(format!("{}/{batch}", kind.as_str()), |b| {
+                b.iter_custom(|count| on_this_thread(|| sender.send(count, batch, (1, 1_140), &sinks)));
+            });
+        }
+    }
+}
+
+/// What a socket for each peer, connected to it, would save: the look-up of the way to it at each send.
+fn sockets(c: &mut Criterion) {
+    let sinks = Sinks::start();
+    let destinations: Vec<Destination> = sinks.addresses.iter().map(|to| Destination::from(*to)).collect();
+    let one = UdpSocket::bind("127.0.0.1:0").unwrap();
+    let connected: Vec<UdpSocket> = sinks
+        .addresses
+        .iter()
+        .map(|to| {
+            let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
+            socket.connect(to).unwrap();
+            socket
+        })
+        .collect();
+    let bytes = vec![7; 9 * 1_140];
+    let mut group = c.benchmark_group("sockets");
+    for (segments, segment) in [(1, None), (9, Some(1_140))] {
+        let bytes = &bytes[..segments * 1_140];
+        for is_connected in [false, true] {
+            let name = if is_connected { "connected" } else { "one" };
+            group.bench_function(format!("{name}/{segments}x1140"), |b| {
+                b.iter_custom(|count| {
+                    on_this_thread(|| {
+                        for n in 0..count as usize {
+                            let at = n % SINKS;
+                            let (socket, to) =
+                                if is_connected { (&connected[at], None) } else { (&one, Some(&destinations[at])) };
+                            // A full buffer is the reader's time, not the sender's.
+                            let _ = send_message(socket, &Message { to, bytes, segment });
+                        }
+                    })
+                });
+            });
+        }
+    }
+}
+
+/// The processor time of this thread while `work` runs.
+fn on_this_thread(work: impl FnOnce()) -> Duration {
+    let before = thread_cpu_ns();
+    work();
+    Duration::from_nanos(thread_cpu_ns() - before)
+}
+
+criterion_group!(benches, trains, submits, sockets);
 criterion_main!(benches);
