@@ -18,7 +18,7 @@ use serde::{Deserialize, Serialize};
 
 use super::payload::{self, FrameNumbers, Kind, Stamp};
 use super::run::PROFILE;
-use super::schedule::{Cursor, Schedule, Step, phase_ns};
+use super::schedule::{Cursor, Schedule, Step, start_ns};
 use crate::sdp::{MID_ID, OPUS_PT, TWCC_ID, VP8_PT};
 
 /// A send holds at most this much: the largest UDP payload.
@@ -151,7 +151,7 @@ impl Sender {
         }
         let mut publishers = Vec::new();
         for (at, destinations) in plan.publishers.into_iter().enumerate() {
-            let start_ns = plan.origin_ns + phase_ns(schedule.cycle_ns, at);
+            let start_ns = start_ns(plan.origin_ns, schedule.cycle_ns, at);
             let mut cursor = Cursor::new(Arc::clone(&schedule), start_ns);
             cursor.skip_until(monotonic_ns());
             let numbers = FrameNumbers::default();

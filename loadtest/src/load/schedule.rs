@@ -224,8 +224,13 @@ impl Cursor {
     }
 }
 
+/// When the `n`-th publisher's cycle began if the first one's began at `origin_ns`: before that, so that all are under way.
+pub(crate) fn start_ns(origin_ns: u64, cycle_ns: u64, n: usize) -> u64 {
+    (origin_ns + phase_ns(cycle_ns, n)).saturating_sub(cycle_ns)
+}
+
 /// Where in its cycle the `n`-th publisher is when the first one starts: spread evenly, in no rhythm with frames.
-pub(crate) fn phase_ns(cycle_ns: u64, n: usize) -> u64 {
+fn phase_ns(cycle_ns: u64, n: usize) -> u64 {
     const GOLDEN: f64 = 0.618_033_988_749_894_8;
     ((n as f64 * GOLDEN).fract() * cycle_ns as f64) as u64
 }
@@ -315,6 +320,12 @@ mod tests {
         in_frame.sort_unstable();
         let widest = |sorted: &[u64]| sorted.windows(2).map(|pair| pair[1] - pair[0]).max().unwrap();
         assert!(widest(&phases) < 60_000_000 && widest(&in_frame) < 1_500_000);
+    }
+
+    #[test]
+    fn nobody_waits_for_its_turn_in_the_cycle() {
+        let origin_ns = 100 * SECOND_NS;
+        assert!((0..100).all(|n| start_ns(origin_ns, 20 * SECOND_NS, n) <= origin_ns));
     }
 
     #[test]

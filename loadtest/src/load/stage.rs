@@ -18,7 +18,7 @@ use super::point::{Generator, Point, Quantiles};
 use super::process::{Snapshot, parse_counters, risen};
 use super::publisher::Publisher;
 use super::receiver::Receiver;
-use super::schedule::{Cursor, Schedule, phase_ns};
+use super::schedule::{Cursor, Schedule, start_ns};
 use super::session::{Session, SessionConfig};
 use crate::http::Http;
 
@@ -248,7 +248,7 @@ impl Part {
     /// Starts to publish, in step with everybody else.
     fn start(&self, session: &Session, publisher: &Publisher, origin_ns: u64) {
         let streams = session.streams.iter().zip(&self.schedules).map(|(identity, schedule)| {
-            let start_ns = origin_ns + phase_ns(schedule.cycle_ns, self.place);
+            let start_ns = start_ns(origin_ns, schedule.cycle_ns, self.place);
             let mut cursor = Cursor::new(Arc::clone(schedule), start_ns);
             cursor.skip_until(monotonic_ns());
             OutStream::new(identity.clone(), cursor)
