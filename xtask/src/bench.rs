@@ -70,7 +70,7 @@ const ROWS: [Row; 21] = [
     floor("fan-out-1000", "--rooms 1 --subscribers 1000 --fps 15"),
     floor("latency-10", "--rooms 60 --subscribers 10"),
     floor("latency-100", "--rooms 8 --subscribers 100"),
-    compare("load-85", BOTH, "--rooms 10 --subscribers 100 --gaps-ppm 100"),
+    compare("load-85", BOTH, "--rooms 9 --subscribers 100 --gaps-ppm 100"),
     compare("overload", BOTH, "--rooms 14 --subscribers 100 --gaps-ppm 1000000"),
     compare("audio", BOTH, "--workload audio --rooms 1 --subscribers 100"),
     compare("meeting", BOTH, "--workload meeting --rooms 4 --subscribers 8"),

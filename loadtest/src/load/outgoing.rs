@@ -56,7 +56,12 @@ pub(crate) struct OutStream {
     kept: VecDeque<Kept>,
     wants_keyframe: bool,
     octets: u32,
+    /// Frames met while publishing slowly.
+    left_out: u32,
 }
+
+/// Of frames published slowly, one in so many is sent.
+const SLOW_ONE_IN: u32 = 8;
 
 /// What became of one call.
 #[derive(Clone, Copy, Default, Debug)]
@@ -88,8 +93,8 @@ impl Publishing {
         Self { link, streams, twcc: rand::random(), next_report_ns: 0 }
     }
 
-    /// Sends everything of one stream that is due.
-    pub(crate) fn publish(&mut self, at: usize, now_ns: u64, outbox: &mut Outbox) -> Sent {
+    /// Sends everything of one stream that is due; `slow` leaves out most frames that are not keyframes.
+    pub(crate) fn publish(&mut self, at: usize, now_ns: u64, slow: bool, outbox: &mut Outbox) -> Sent {
         let mut sent = Sent::default();
         let Some(stream) = self.streams.get_mut(at) else { return sent };
         outbox.steps.clear();
@@ -99,6 +104,13 @@ impl Publishing {
             outbox.steps.extend(stream.cursor.take_keyframe_instead());
         }
         while stream.cursor.due_ns() <= now_ns {
+            if slow && stream.cursor.is_at_delta_frame() {
+                stream.left_out += 1;
+                if stream.left_out % SLOW_ONE_IN != 0 {
+                    stream.cursor.skip_frame();
+                    continue;
+                }
+            }
             outbox.steps.extend(stream.cursor.take());
         }
         let mut keys = self.link.keys();
@@ -184,6 +196,7 @@ impl OutStream {
             // It may start anywhere in its cycle.
             wants_keyframe: kind == Kind::Video,
             octets: 0,
+            left_out: 0,
         }
     }
 

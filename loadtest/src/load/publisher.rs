@@ -4,7 +4,7 @@
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, HashMap};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc::{self, Receiver as Inbox, Sender};
 use std::thread::JoinHandle;
 use std::time::Duration;
@@ -27,6 +27,9 @@ pub(crate) struct Live {
     pub(crate) forced_keyframes: AtomicU64,
     pub(crate) resent: AtomicU64,
     pub(crate) cpu_ns: AtomicU64,
+    /// Whether video is published at a fraction of its frame rate: while clients join, so that what is measured afterwards is
+    /// no load already.
+    pub(crate) slow: AtomicBool,
 }
 
 enum Command {
@@ -165,7 +168,8 @@ impl Thread {
             self.due.pop();
             let Some(publishing) = self.publishing.get_mut(&id) else { continue };
             self.lateness_us.saturating_record(((now_ns - due_ns) / 1_000).max(1));
-            let sent = publishing.publish(at, now_ns, &mut self.outbox);
+            let sent =
+                publishing.publish(at, now_ns, self.live.slow.load(Ordering::Relaxed), &mut self.outbox);
             self.live.packets.fetch_add(sent.packets, Ordering::Relaxed);
             self.live.unsent.fetch_add(sent.unsent, Ordering::Relaxed);
             self.live.forced_keyframes.fetch_add(sent.forced_keyframes, Ordering::Relaxed);

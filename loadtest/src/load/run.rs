@@ -53,6 +53,7 @@ impl Run {
         let http = Http::new(&self.server.target.url)?;
         let mut stage = Stage::new(&self.common, Some(http), self.server.server_pid)?;
         let plan = self.plan()?;
+        stage.publisher.live.slow.store(true, Ordering::Relaxed);
         for parts in plan.waves {
             stage.enter(parts).await?;
         }

@@ -200,9 +200,19 @@ impl Cursor {
         Some((step, timestamp))
     }
 
-    /// Whether the next step starts a frame that is not a keyframe: here a keyframe that was asked for may stand instead.
+    /// Whether the next step starts a picture that is not a keyframe: here a keyframe that was asked for may stand instead.
     pub(crate) fn is_at_delta_frame(&self) -> bool {
-        self.schedule.steps.get(self.next).is_some_and(|step| step.frame_start && !step.keyframe)
+        self.schedule.kind == Kind::Video
+            && self.schedule.steps.get(self.next).is_some_and(|step| step.frame_start && !step.keyframe)
+    }
+
+    /// Leaves out the next frame; its media clock.
+    pub(crate) fn skip_frame(&mut self) -> Option<u32> {
+        let (first, timestamp) = self.take()?;
+        if !first.marker {
+            while self.take().is_some_and(|(step, _)| !step.marker) {}
+        }
+        Some(timestamp)
     }
 
     /// Skips one frame and gives the steps of the schedule's first keyframe for its place, with their time stamp.
@@ -211,10 +221,7 @@ impl Cursor {
         if self.schedule.kind != Kind::Video {
             return Vec::new();
         }
-        let Some((first, timestamp)) = self.take() else { return Vec::new() };
-        if !first.marker {
-            while self.take().is_some_and(|(step, _)| !step.marker) {}
-        }
+        let Some(timestamp) = self.skip_frame() else { return Vec::new() };
         let keyframe = self.schedule.steps.iter().take_while(|step| step.keyframe);
         let mut steps: Vec<Step> = keyframe.copied().collect();
         if let Some(end) = steps.iter().position(|step| step.marker) {

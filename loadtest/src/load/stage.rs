@@ -139,6 +139,7 @@ impl Stage {
     /// # Errors
     /// When a client ends meanwhile, or the server cannot be looked at.
     pub(crate) async fn measure(&mut self, warmup: f64, seconds: f64) -> Result<Point> {
+        self.publisher.live.slow.store(false, Ordering::Relaxed);
         self.pass(warmup, "warming up").await?;
         self.receiver.restart()?;
         self.publisher.restart()?;
