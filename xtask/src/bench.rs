@@ -76,7 +76,7 @@ const ROWS: [Row; 21] = [
     compare("meeting", BOTH, "--workload meeting --rooms 4 --subscribers 8"),
     compare("loss", BOTH, "--rooms 3 --subscribers 100 --loss 2"),
     compare("two-shards", &[URING, TWO_SHARDS], "--rooms 1 --subscribers 200"),
-    alone("join", Task::Repeat, "--workload join --count 200 --rooms 1 --leave"),
+    alone("join", Task::Repeat, "--workload join --count 60 --rate 2 --rooms 1 --subscribers 9 --leave"),
     alone("join-1000", Task::Once, "--workload join --count 1000 --rooms 1 --subscribers 20 --rate 0"),
     alone("churn", Task::Repeat, "--workload churn --rooms 4 --subscribers 10 --count 2000 --rate 0"),
     alone("churn-100000", Task::Once, "--workload churn --rooms 10 --subscribers 10 --count 100000 --rate 0"),
