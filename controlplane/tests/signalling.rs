@@ -121,6 +121,30 @@ async fn leaving_tells_the_others_and_removes_the_transport() {
 }
 
 #[tokio::test]
+async fn a_good_bye_counts_though_a_reset_is_right_behind_it() {
+    let desk = Desk::start().await;
+    let (mut alice, mut bob) = call(&desk).await;
+    let published = bob
+        .until(|told| matches!(told, Told::Update(u) if u.participants.iter().any(|p| !p.tracks.is_empty())))
+        .await;
+    let Told::Update(update) = published else { unreachable!() };
+    let sid = update.participants[0].tracks[0].sid.clone();
+    // The server has something to write to whoever leaves.
+    for n in 0..40 {
+        alice.ask(Ask::Mute(MuteTrackRequest { sid: sid.clone(), muted: n % 2 == 0 })).await;
+    }
+    let reason = DisconnectReason::ClientInitiated.into();
+    bob.ask(Ask::Leave(LeaveRequest { reason, ..LeaveRequest::default() })).await;
+    bob.reset();
+    let gone = participant_info::State::Disconnected as i32;
+    let told = alice
+        .until(|told| matches!(told, Told::Update(u) if u.participants.iter().any(|p| p.state == gone)))
+        .await;
+    let Told::Update(update) = told else { unreachable!() };
+    assert_eq!(update.participants[0].disconnect_reason(), DisconnectReason::ClientInitiated);
+}
+
+#[tokio::test]
 async fn the_same_identity_again_takes_the_place_of_the_first() {
     let desk = Desk::start().await;
     let mut first = desk.join("room", "alice", None).await;

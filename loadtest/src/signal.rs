@@ -11,10 +11,14 @@ use base64::prelude::BASE64_URL_SAFE;
 use flate2::write::GzEncoder;
 use futures_util::{SinkExt as _, StreamExt as _};
 use std::io::Write as _;
+use std::time::Duration;
 use tokio::net::TcpStream;
 use tokio_tungstenite::tungstenite::Message;
 use tokio_tungstenite::tungstenite::client::IntoClientRequest as _;
 use tokio_tungstenite::{MaybeTlsStream, WebSocketStream};
+
+/// How long the server may take to answer a close frame.
+const CLOSE_PATIENCE: Duration = Duration::from_secs(5);
 
 /// An open signalling connection.
 pub(crate) struct Signal {
@@ -45,6 +49,13 @@ impl Signal {
     pub(crate) async fn send(&mut self, message: Request) -> Result<()> {
         let bytes = SignalRequest { message: Some(message) }.encode_to_vec();
         self.socket.send(Message::binary(bytes)).await.context("signalling connection lost")
+    }
+
+    /// The closing handshake, so that what was sent before is not lost to a reset.
+    pub(crate) async fn close(mut self) -> Result<()> {
+        self.socket.close(None).await.context("signalling connection lost")?;
+        let answered = async { while let Some(Ok(_)) = self.socket.next().await {} };
+        tokio::time::timeout(CLOSE_PATIENCE, answered).await.context("the server does not close")
     }
 
     /// The next message; `None` when the server closed the connection.

@@ -28,7 +28,10 @@ pub async fn run(mut socket: WebSocket, mut session: Session, rate_max: u32, tel
     let mut keep_alive = tokio::time::interval(KEEP_ALIVE);
     keep_alive.reset();
     let code = loop {
+        // Reading goes first: a good-bye that has arrived counts, even if nothing can be written any more. What a client may
+        // send is limited, so it holds up nothing.
         let sent = tokio::select! {
+            biased;
             frame = socket.recv() => match frame {
                 Some(Ok(frame)) => match receive(&frame, &mut state, &session, &telemetry).await {
                     Received::Nothing => true,
@@ -51,6 +54,7 @@ pub async fn run(mut socket: WebSocket, mut session: Session, rate_max: u32, tel
             },
         };
         if !sent {
+            last_words(&mut socket, &mut state, &session, &telemetry).await;
             break None;
         }
     };
@@ -58,6 +62,23 @@ pub async fn run(mut socket: WebSocket, mut session: Session, rate_max: u32, tel
         farewell(socket, code).await;
     }
     telemetry.sockets.fetch_sub(1, Ordering::Relaxed);
+}
+
+/// Takes in what a client sent before its connection broke.
+async fn last_words(
+    socket: &mut WebSocket,
+    state: &mut SignalSession,
+    session: &Session,
+    telemetry: &Telemetry,
+) {
+    let heard = async {
+        while let Some(Ok(frame)) = socket.recv().await {
+            if let Received::Close(_) = receive(&frame, state, session, telemetry).await {
+                return;
+            }
+        }
+    };
+    let _ = tokio::time::timeout(CLOSE_PATIENCE, heard).await;
 }
 
 /// Tells a client that its participant is unknown here and that it shall join anew, then closes.

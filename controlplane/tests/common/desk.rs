@@ -256,6 +256,13 @@ impl Client {
         }
     }
 
+    /// Ends the connection as a process that is killed does, with unread messages waiting.
+    pub(crate) fn reset(self) {
+        if let MaybeTlsStream::Plain(stream) = self.socket.get_ref() {
+            stream.set_zero_linger().unwrap();
+        }
+    }
+
     /// Reads to the end of the connection.
     pub(crate) async fn closed(&mut self) {
         while self.next().await.is_some() {}

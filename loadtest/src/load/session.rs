@@ -183,7 +183,8 @@ impl Session {
         let reason = DisconnectReason::ClientInitiated.into();
         let sent = self.signal.send(Request::Leave(LeaveRequest { reason, ..Default::default() })).await;
         self.receiver.remove(self.id);
-        sent
+        sent?;
+        self.signal.close().await
     }
 
     async fn ping(&mut self) -> Result<()> {
