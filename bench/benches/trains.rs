@@ -168,8 +168,11 @@ fn sockets(c: &mut Criterion) {
                     on_this_thread(|| {
                         for n in 0..count as usize {
                             let at = n % SINKS;
-                            let (socket, to) =
-                                if is_connected { (&connected[at], None) } else { (&one, Some(&destinations[at])) };
+                            let (socket, to) = if is_connected {
+                                (&connected[at], None)
+                            } else {
+                                (&one, Some(&destinations[at]))
+                            };
                             // A full buffer is the reader's time, not the sender's.
                             let _ = send_message(socket, &Message { to, bytes, segment });
                         }

@@ -1,6 +1,7 @@
 //! `run`: one workload against one server.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use anyhow::{Result, bail};
 use auralink_rtc::srtp::Profile;
