@@ -1,7 +1,8 @@
 //! Writing the SDP answer (RFC 8829 §5.3): ICE-lite, DTLS-passive, one bundled transport, the client's numbers kept.
 
+use std::fmt::{self, Write as _};
+
 use auralink_proto::{Candidate, ExtensionMap, ExtensionUri, Fingerprint, IceCredentials, MediaKind};
-use sdp_types::{Attribute, Connection, Media, Origin, Session, Time};
 
 use super::offer::{OfferedPayload, OfferedSection, SectionKind};
 use super::slots::{Role, Section};
@@ -36,168 +37,170 @@ pub fn sent_extensions(offered: &ExtensionMap) -> ExtensionMap {
     map
 }
 
+/// A description in the making. Each join makes everybody in the room negotiate anew, so lines are written into one text, not
+/// gathered from pieces: nothing from outside that could hold the end of a line gets here, since offers are read by lines.
+struct Text(String);
+
+impl Text {
+    fn line(&mut self, line: fmt::Arguments<'_>) {
+        // Writing to a String cannot fail.
+        let _ = self.0.write_fmt(line);
+        self.0.push_str("\r\n");
+    }
+
+    /// Items with `separator` between them, behind what `start` says.
+    fn list(&mut self, start: &str, separator: &str, items: impl Iterator<Item = impl fmt::Display>) {
+        self.0.push_str(start);
+        for (index, item) in items.enumerate() {
+            let _ = write!(self.0, "{}{item}", if index == 0 { "" } else { separator });
+        }
+        self.0.push_str("\r\n");
+    }
+}
+
+macro_rules! line {
+    ($text:expr, $($words:tt)*) => { $text.line(format_args!($($words)*)) };
+}
+
+/// A section's answer takes about this much.
+const SECTION_BYTES: usize = 1_024;
+
 /// Writes the answer to an offer whose sections were decided.
 pub fn write(shared: &Shared<'_>, sections: &[Section]) -> String {
-    let origin = Origin::with_ip_addr(
-        shared.session_id,
-        u64::from(shared.version),
-        std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST),
-    );
-    let mut session = Session::new(origin, "-");
-    session.times.push(Time { start_time: 0, stop_time: 0, repeats: Vec::new() });
-    let bundle: Vec<&str> =
-        sections.iter().filter(|s| s.offered.usable).map(|s| s.offered.mid.as_str()).collect();
-    session.attributes.push(with("group", format!("BUNDLE {}", bundle.join(" "))));
-    session.attributes.push(flag("ice-lite"));
-    session.attributes.push(with("msid-semantic", " WMS *".into()));
+    let mut text = Text(String::with_capacity(SECTION_BYTES * (sections.len() + 1)));
+    line!(text, "v=0");
+    line!(text, "o=- {} {} IN IP4 127.0.0.1", shared.session_id, shared.version);
+    line!(text, "s=-");
+    line!(text, "t=0 0");
+    let bundled = sections.iter().filter(|section| section.offered.usable);
+    text.list("a=group:BUNDLE ", " ", bundled.map(|section| section.offered.mid.as_str()));
+    line!(text, "a=ice-lite");
+    line!(text, "a=msid-semantic: WMS *");
+    let transport = transport(shared);
     let mut candidates = shared.candidates;
     for section in sections {
-        let mut media = section_line(section);
+        section_line(section, &mut text);
         if section.offered.usable {
-            transport(shared, candidates, &mut media.attributes);
             // One transport: the first bundled section names its candidates.
-            candidates = &[];
-            body(shared, section, &mut media);
+            candidate_lines(std::mem::take(&mut candidates), &mut text);
+            text.0.push_str(&transport);
+            body(shared, section, &mut text);
         } else {
-            media.attributes.push(with("mid", section.offered.mid.as_str().to_owned()));
-            media.attributes.push(flag("inactive"));
+            line!(text, "a=mid:{}", section.offered.mid.as_str());
+            line!(text, "a=inactive");
         }
-        session.medias.push(media);
     }
-    let mut bytes = Vec::new();
-    // Writing to a vector cannot fail, and what is written was UTF-8 before.
-    let _ = session.write(&mut bytes);
-    String::from_utf8(bytes).unwrap_or_default()
+    text.0
 }
 
-fn with(name: &str, value: String) -> Attribute {
-    Attribute { attribute: name.to_owned(), value: Some(value) }
-}
-
-fn flag(name: &str) -> Attribute {
-    Attribute { attribute: name.to_owned(), value: None }
-}
-
-fn section_line(section: &Section) -> Media {
+fn section_line(section: &Section, text: &mut Text) {
     let offered = &section.offered;
-    let fmt = match offered.kind {
+    let port = if offered.usable { 9 } else { 0 };
+    let _ = write!(text.0, "m={} {port} {} ", offered.media, offered.proto);
+    match offered.kind {
         SectionKind::Media(_) if offered.usable => {
             let pts = offered.payloads.iter().flat_map(|p| std::iter::once(p.map.pt).chain(p.map.rtx_pt));
-            pts.map(|pt| pt.to_string()).collect::<Vec<_>>().join(" ")
+            text.list("", " ", pts);
         }
-        _ => offered.fmt.clone(),
-    };
-    Media {
-        media: offered.media.clone(),
-        port: if offered.usable { 9 } else { 0 },
-        num_ports: None,
-        proto: offered.proto.clone(),
-        fmt,
-        media_title: None,
-        connections: vec![Connection::from_ip_addr(std::net::Ipv4Addr::UNSPECIFIED)],
-        bandwidths: Vec::new(),
-        key: None,
-        attributes: Vec::new(),
+        _ => line!(text, "{}", offered.fmt),
     }
+    line!(text, "c=IN IP4 0.0.0.0");
 }
 
-fn transport(shared: &Shared<'_>, candidates: &[Candidate], out: &mut Vec<Attribute>) {
+fn candidate_lines(candidates: &[Candidate], text: &mut Text) {
     for (index, candidate) in candidates.iter().enumerate() {
         // RFC 8445 §5.1.2.1: host candidates, the local preference falling in order.
         let preference = 65_535 - index as u32;
         let priority = (126 << 24) + (preference << 8) + 255;
         let (ip, port) = (candidate.address.ip(), candidate.address.port());
-        out.push(with("candidate", format!("{} 1 udp {priority} {ip} {port} typ host", index + 1)));
+        line!(text, "a=candidate:{} 1 udp {priority} {ip} {port} typ host", index + 1);
     }
     if !candidates.is_empty() {
-        out.push(flag("end-of-candidates"));
+        line!(text, "a=end-of-candidates");
     }
-    out.push(with("ice-ufrag", shared.ice.ufrag.clone()));
-    out.push(with("ice-pwd", shared.ice.pwd.clone()));
-    let digits: Vec<String> = shared.fingerprint.0.iter().map(|byte| format!("{byte:02X}")).collect();
-    out.push(with("fingerprint", format!("sha-256 {}", digits.join(":"))));
-    out.push(with("setup", "passive".into()));
 }
 
-fn body(shared: &Shared<'_>, section: &Section, media: &mut Media) {
+/// What is the same in every section of one transport.
+fn transport(shared: &Shared<'_>) -> String {
+    let mut text = Text(String::new());
+    line!(text, "a=ice-ufrag:{}", shared.ice.ufrag);
+    line!(text, "a=ice-pwd:{}", shared.ice.pwd);
+    let bytes = shared.fingerprint.0.iter();
+    text.list("a=fingerprint:sha-256 ", ":", bytes.map(|byte| format!("{byte:02X}")));
+    line!(text, "a=setup:passive");
+    text.0
+}
+
+fn body(shared: &Shared<'_>, section: &Section, text: &mut Text) {
     let offered = &section.offered;
-    let out = &mut media.attributes;
-    out.push(with("mid", offered.mid.as_str().to_owned()));
+    line!(text, "a=mid:{}", offered.mid.as_str());
     let SectionKind::Media(kind) = offered.kind else {
-        out.push(with("sctp-port", SCTP_PORT.to_string()));
-        out.push(with("max-message-size", MESSAGE_BYTES_MAX.to_string()));
+        line!(text, "a=sctp-port:{SCTP_PORT}");
+        line!(text, "a=max-message-size:{MESSAGE_BYTES_MAX}");
         return;
     };
-    out.push(flag("rtcp-mux"));
-    out.push(flag("rtcp-rsize"));
+    line!(text, "a=rtcp-mux");
+    line!(text, "a=rtcp-rsize");
     let sends = matches!(section.role, Role::Send);
     // Also those never written this way: Chromium never offers again, on any section, what one section refused,
     // and without rid extensions it cannot offer simulcast.
     for uri in ExtensionUri::ALL {
         if let Some(id) = offered.extensions.id(uri) {
-            out.push(with("extmap", format!("{id} {}", uri.as_str())));
+            line!(text, "a=extmap:{id} {}", uri.as_str());
         }
     }
     for payload in &offered.payloads {
-        payload_lines(payload, kind, sends, section.opus_extra.as_str(), out);
+        payload_lines(payload, kind, sends, section.opus_extra.as_str(), text);
     }
     match section.role {
         Role::Receive { .. } => {
-            out.push(flag("recvonly"));
-            simulcast_lines(offered, out);
+            line!(text, "a=recvonly");
+            simulcast_lines(offered, text);
         }
         Role::Send => match &section.attached {
             Some(attached) => {
-                out.push(flag("sendonly"));
-                let (publisher, track) = (&attached.publisher_sid, &attached.sid);
-                out.push(with("msid", format!("{publisher}|{track} {track}")));
-                ssrc_lines(shared.cname, section, out);
+                line!(text, "a=sendonly");
+                line!(text, "a=msid:{}|{track} {track}", attached.publisher_sid, track = attached.sid);
+                ssrc_lines(shared.cname, section, text);
             }
             None => {
-                out.push(flag("inactive"));
+                line!(text, "a=inactive");
                 // Chromium forgets a stream whose SSRC is gone from the description, and when the same SSRC comes back
                 // it decodes without showing.
-                ssrc_lines(shared.cname, section, out);
+                ssrc_lines(shared.cname, section, text);
             }
         },
-        Role::Idle => out.push(flag("inactive")),
+        Role::Idle => line!(text, "a=inactive"),
     }
 }
 
-fn payload_lines(
-    payload: &OfferedPayload,
-    kind: MediaKind,
-    sends: bool,
-    opus_extra: &str,
-    out: &mut Vec<Attribute>,
-) {
+fn payload_lines(payload: &OfferedPayload, kind: MediaKind, sends: bool, opus_extra: &str, text: &mut Text) {
     let pt = payload.map.pt;
-    let mut feedback = |what: &str| out.push(with("rtcp-fb", format!("{pt} {what}")));
     if payload.map.transport_cc {
-        feedback("transport-cc");
+        line!(text, "a=rtcp-fb:{pt} transport-cc");
     }
     // Audio towards a client is never resent: by the time it came it would be late.
     if payload.map.nack && !(kind == MediaKind::Audio && sends) {
-        feedback("nack");
+        line!(text, "a=rtcp-fb:{pt} nack");
     }
     if kind == MediaKind::Video {
         if payload.fir {
-            feedback("ccm fir");
+            line!(text, "a=rtcp-fb:{pt} ccm fir");
         }
         if payload.map.pli {
-            feedback("nack pli");
+            line!(text, "a=rtcp-fb:{pt} nack pli");
         }
     }
     match kind {
         MediaKind::Audio => {
-            out.push(with("rtpmap", format!("{pt} opus/48000/2")));
-            out.push(with("fmtp", format!("{pt} {}{opus_extra}", opus_parameters(&payload.fmtp))));
+            line!(text, "a=rtpmap:{pt} opus/48000/2");
+            line!(text, "a=fmtp:{pt} {}{opus_extra}", opus_parameters(&payload.fmtp));
         }
         MediaKind::Video => {
-            out.push(with("rtpmap", format!("{pt} VP8/90000")));
+            line!(text, "a=rtpmap:{pt} VP8/90000");
             if let Some(rtx) = payload.map.rtx_pt {
-                out.push(with("rtpmap", format!("{rtx} rtx/90000")));
-                out.push(with("fmtp", format!("{rtx} apt={pt}")));
+                line!(text, "a=rtpmap:{rtx} rtx/90000");
+                line!(text, "a=fmtp:{rtx} apt={pt}");
             }
         }
     }
@@ -213,25 +216,24 @@ fn opus_parameters(offered: &str) -> String {
     if kept.is_empty() { "useinbandfec=1".to_owned() } else { kept.join(";") }
 }
 
-fn simulcast_lines(offered: &OfferedSection, out: &mut Vec<Attribute>) {
+fn simulcast_lines(offered: &OfferedSection, text: &mut Text) {
     if offered.rids.is_empty() {
         return;
     }
     for rid in &offered.rids {
-        out.push(with("rid", format!("{} recv", rid.as_str())));
+        line!(text, "a=rid:{} recv", rid.as_str());
     }
-    let list: Vec<&str> = offered.rids.iter().map(|rid| rid.as_str()).collect();
-    out.push(with("simulcast", format!("recv {}", list.join(";"))));
+    text.list("a=simulcast:recv ", ";", offered.rids.iter().map(|rid| rid.as_str()));
 }
 
-fn ssrc_lines(cname: &str, section: &Section, out: &mut Vec<Attribute>) {
+fn ssrc_lines(cname: &str, section: &Section, text: &mut Text) {
     let Some(ssrcs) = section.ssrcs else { return };
     let rtx = ssrcs.rtx.filter(|_| section.offered.payloads.iter().any(|p| p.map.rtx_pt.is_some()));
     if let Some(rtx) = rtx {
-        out.push(with("ssrc-group", format!("FID {} {rtx}", ssrcs.primary)));
+        line!(text, "a=ssrc-group:FID {} {rtx}", ssrcs.primary);
     }
-    out.push(with("ssrc", format!("{} cname:{cname}", ssrcs.primary)));
+    line!(text, "a=ssrc:{} cname:{cname}", ssrcs.primary);
     if let Some(rtx) = rtx {
-        out.push(with("ssrc", format!("{rtx} cname:{cname}")));
+        line!(text, "a=ssrc:{rtx} cname:{cname}");
     }
 }
