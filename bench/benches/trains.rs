@@ -91,7 +91,7 @@ impl Sender {
                 self.outgoing.push(Outgoing { to, from: None, segment, len, buffer });
             }
             while !self.outgoing.is_empty() {
-                self.backend.submit(&mut self.outgoing).unwrap();
+                self.backend.submit(&mut self.outgoing);
                 self.take_back();
             }
         }

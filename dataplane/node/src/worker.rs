@@ -78,7 +78,7 @@ impl Worker {
         for _ in 0..DRAINS_PER_TURN {
             let messages = self.drain(now, realtime_ns)?;
             self.handle_lanes(now);
-            self.flush(now)?;
+            self.flush(now);
             worked |= messages > 0;
             worked |= self.with_output(now, |shard, out| shard.handle_slow(now, out)).unwrap_or(true);
             if messages < MESSAGES_PER_DRAIN {
@@ -92,11 +92,11 @@ impl Worker {
             worked = true;
             self.with_output(now, |shard, out| shard.handle_command(now, command, out));
             if !self.egress.has_room() {
-                self.flush(now)?;
+                self.flush(now);
             }
         }
         self.with_output(now, |shard, out| shard.handle_timeout(now, out));
-        self.flush(now)?;
+        self.flush(now);
         for event in self.events.drain(..) {
             self.mailbox.emit(event);
         }
@@ -128,25 +128,20 @@ impl Worker {
         }
     }
 
-    /// Sends everything pending, as many rounds as the train buffers need.
-    fn flush(&mut self, now: Instant) -> io::Result<()> {
+    /// Sends everything pending, in as many rounds as the train buffers need.
+    fn flush(&mut self, now: Instant) {
         loop {
             // After a panic the rest is offered again.
             let done = self.with_output(now, |shard, out| shard.egress(out)).unwrap_or(false);
-            self.submit(now)?;
+            self.submit(now);
             if done {
-                return Ok(());
-            }
-            if !self.egress.has_room() {
-                // Every train is with the kernel: wait for one to come back. Sends do not block, so it is a moment.
-                self.backend.wait(Duration::from_millis(1))?;
-                self.take_back();
+                return;
             }
         }
     }
 
-    /// Gives the ready trains to the kernel and takes finished ones back.
-    fn submit(&mut self, now: Instant) -> io::Result<()> {
+    /// Gives the ready trains to the kernel and takes their buffers back.
+    fn submit(&mut self, now: Instant) {
         for train in self.egress.drain() {
             if let Some(range) = train.twcc {
                 self.shard.handle_flushed(now, range);
@@ -159,16 +154,11 @@ impl Worker {
                 buffer: train.buffer,
             });
         }
-        while !self.outgoing.is_empty() {
-            self.backend.submit(&mut self.outgoing)?;
-            self.take_back();
-        }
-        Ok(())
-    }
-
-    fn take_back(&mut self) {
-        for sent in self.backend.returned() {
-            self.egress.give_back(sent.buffer);
+        if !self.outgoing.is_empty() {
+            self.backend.submit(&mut self.outgoing);
+            for sent in self.backend.returned() {
+                self.egress.give_back(sent.buffer);
+            }
         }
     }
 
@@ -221,7 +211,6 @@ impl Worker {
             waited
         };
         parking.leave();
-        self.take_back();
         result
     }
 

@@ -3,10 +3,11 @@
 //! The only crate of AuraLink with `unsafe`. Invariants the SAFETY comments refer to:
 //! - **I1** a slot's message header, its iovec, address and control buffers live in one boxed slice that is never resized or
 //!   moved while the back end lives;
-//! - **I2** a buffer given to the kernel is owned by its slot until the completion arrives, and nobody else can name it;
-//! - **I3** the ring is drained of in-flight sends and the receive is cancelled before that memory is freed.
+//! - **I2** a train's buffer is lent to the kernel for the length of one system call, which copies it;
+//! - **I3** the receive is cancelled, and its end awaited, before the memory it writes to is freed.
 
 mod backend;
+mod batch;
 pub mod client;
 mod control;
 #[cfg(feature = "count-alloc")]

@@ -28,7 +28,7 @@ pub fn run(kind: BackendKind, trains: bool) -> Result<()> {
             }
         })?;
         while !outgoing.is_empty() {
-            backend.submit(&mut outgoing)?;
+            backend.submit(&mut outgoing);
             free.extend(backend.returned().map(|sent| sent.buffer));
         }
         if received == 0 {

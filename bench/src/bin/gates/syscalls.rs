@@ -187,7 +187,7 @@ impl Callers {
             train.len += len as u32;
         }
         while !trains.is_empty() {
-            self.publisher.submit(&mut trains)?;
+            self.publisher.submit(&mut trains);
             self.buffers.extend(self.publisher.returned().map(|sent| sent.buffer));
         }
         Ok(())
