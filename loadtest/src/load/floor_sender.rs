@@ -350,9 +350,11 @@ mod tests {
 
     #[test]
     fn a_frame_is_one_train_and_a_shorter_packet_ends_it() {
+        // Its cycle, and with it a keyframe, begins in a second.
+        let schedule = Schedule::burst();
         let plan = Plan {
-            schedule: Schedule::burst(),
-            origin_ns: monotonic_ns() + 1_000_000_000,
+            origin_ns: monotonic_ns() + 1_000_000_000 + schedule.cycle_ns,
+            schedule,
             publishers: vec![vec![0]],
             destinations: vec!["127.0.0.1:9".parse().unwrap()],
         };
