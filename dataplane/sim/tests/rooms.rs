@@ -17,12 +17,16 @@ fn passes(scenario: Scenario) -> auralink_sim::world::Outcome {
 
 #[test]
 fn the_first_seeds_break_no_invariant() {
+    let mut received = 0;
     for seed in 1..=12 {
         let mut scenario = Scenario::from_seed(seed);
         scenario.duration = Duration::from_secs(20);
         let outcome = passes(scenario);
-        assert!(outcome.media_received > 500, "seed {seed} moved {} packets", outcome.media_received);
+        // In a room of two one may leave at once.
+        assert!(outcome.media_received > 100, "seed {seed} moved {} packets", outcome.media_received);
+        received += outcome.media_received;
     }
+    assert!(received > 12 * 1_000, "{received} packets in all");
 }
 
 #[test]
