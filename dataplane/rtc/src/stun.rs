@@ -77,11 +77,18 @@ impl<'a> Binding<'a> {
         for (offset, kind, value) in Attributes::new(attributes) {
             let value = value?;
             match kind {
-                USERNAME => message.username = Some(split_username(value)?),
-                PRIORITY => message.priority = Some(u32::from_be_bytes(value.try_into().ok()?)),
+                // Of an attribute that comes twice the first counts (RFC 8489 §14).
+                USERNAME if message.username.is_none() => message.username = Some(split_username(value)?),
+                PRIORITY if message.priority.is_none() => {
+                    message.priority = Some(u32::from_be_bytes(value.try_into().ok()?));
+                }
                 USE_CANDIDATE => message.use_candidate = true,
-                ICE_CONTROLLING => message.role = Some(Role::Controlling),
-                ICE_CONTROLLED => message.role = Some(Role::Controlled),
+                ICE_CONTROLLING => {
+                    message.role.get_or_insert(Role::Controlling);
+                }
+                ICE_CONTROLLED => {
+                    message.role.get_or_insert(Role::Controlled);
+                }
                 MESSAGE_INTEGRITY => {
                     message.integrity = Some(value.try_into().ok()?);
                     message.covered = datagram.get(..HEADER_LEN + offset)?;
@@ -113,7 +120,9 @@ pub fn username(datagram: &[u8]) -> Option<(&str, &str)> {
     if class != Class::Request {
         return None;
     }
-    let (_, _, value) = Attributes::new(attributes).find(|(_, kind, _)| *kind == USERNAME)?;
+    // As `Binding::parse` reads it: what follows MESSAGE-INTEGRITY does not count.
+    let mut covered = Attributes::new(attributes).take_while(|(_, kind, _)| *kind != MESSAGE_INTEGRITY);
+    let (_, _, value) = covered.find(|(_, kind, _)| *kind == USERNAME)?;
     split_username(value?)
 }
 
@@ -368,6 +377,33 @@ mod tests {
         let message = Binding::parse(&bytes).unwrap();
         assert!(message.verify("secret"));
         assert!(!message.use_candidate);
+    }
+
+    /// A binding request of these attributes, whose values are of whole words.
+    fn made_of(attributes: &[(u16, &[u8])]) -> Vec<u8> {
+        let mut body = Vec::new();
+        for (kind, value) in attributes {
+            body.extend(kind.to_be_bytes());
+            body.extend((value.len() as u16).to_be_bytes());
+            body.extend(*value);
+        }
+        let mut bytes = vec![0, 1];
+        bytes.extend((body.len() as u16).to_be_bytes());
+        bytes.extend(MAGIC);
+        bytes.extend([7; 12]);
+        bytes.extend(body);
+        bytes
+    }
+
+    #[test]
+    fn the_demultiplexer_and_the_peer_read_the_same_name() {
+        let first = (USERNAME, b"ab:c".as_slice());
+        let other = (USERNAME, b"xy:z".as_slice());
+        let twice = made_of(&[first, other]);
+        assert_eq!(Binding::parse(&twice).unwrap().username, Some(("ab", "c")));
+        assert_eq!(username(&twice), Some(("ab", "c")));
+        let uncovered = made_of(&[(MESSAGE_INTEGRITY, &[0; 20]), first]);
+        assert_eq!((Binding::parse(&uncovered).unwrap().username, username(&uncovered)), (None, None));
     }
 
     #[test]
