@@ -16,7 +16,7 @@ use crate::config::{self, Config};
 use crate::negotiator::Random;
 use crate::rooms::actor::Input;
 use crate::rooms::room::Mint;
-use crate::telemetry::{ShardReports, Telemetry, count};
+use crate::telemetry::{ShardReports, Telemetry, count, metric};
 
 type Inbox = mpsc::WeakSender<Input>;
 
@@ -42,18 +42,24 @@ impl Media {
         self.routes.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Transports and tracks whose events go somewhere.
+    fn routes_len(&self) -> (usize, usize) {
+        let routes = self.routes();
+        (routes.transports.len(), routes.tracks.len())
+    }
+
     /// What the shards report of themselves, and how many of their transports and tracks control knows.
     pub fn reports(&self, reports: Reports) -> ShardReports {
         let (watched, media) = (reports.clone(), self.clone());
         ShardReports {
             page: Box::new(move || {
                 let mut page = shard_page(&reports);
-                let Routes { transports, tracks } = &*media.routes();
-                for (name, value) in [("transport_routes", transports.len()), ("track_routes", tracks.len())]
-                {
-                    gauge(&mut page, name, value);
+                let (transports, tracks) = media.routes_len();
+                metric(&mut page, "auralink_transport_routes", "gauge", transports);
+                metric(&mut page, "auralink_track_routes", "gauge", tracks);
+                if let Some(bytes) = heap_bytes() {
+                    metric(&mut page, "auralink_heap_bytes", "gauge", bytes);
                 }
-                heap_bytes().into_iter().for_each(|bytes| gauge(&mut page, "heap_bytes", bytes));
                 page
             }),
             stalled: Box::new(move || watched.stalled(Instant::now())),
@@ -204,11 +210,6 @@ pub fn node_config(config: &Config) -> NodeConfig {
         transports_max: config.node.transports_max,
         socket_buffer_bytes: config.node.socket_buffer_bytes,
     }
-}
-
-fn gauge(page: &mut String, name: &str, value: usize) {
-    // Writing to a String cannot fail.
-    let _ = writeln!(page, "# TYPE auralink_{name} gauge\nauralink_{name} {value}");
 }
 
 /// The shards' reports as metrics.

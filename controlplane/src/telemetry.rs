@@ -23,9 +23,7 @@ macro_rules! counters {
             /// Adds this set to a Prometheus text page.
             fn write(&self, page: &mut String) {
                 $(
-                    let value = self.$field.load(Ordering::Relaxed);
-                    // Writing to a String cannot fail.
-                    let _ = writeln!(page, concat!("# TYPE auralink_", $name, " counter\nauralink_", $name, " {}"), value);
+                    metric(page, concat!("auralink_", $name), "counter", self.$field.load(Ordering::Relaxed));
                 )*
             }
         }
@@ -95,11 +93,12 @@ impl Telemetry {
     pub fn page(&self) -> String {
         let mut page = String::new();
         self.counters.write(&mut page);
-        for (name, gauge) in
-            [("rooms", &self.rooms), ("participants", &self.participants), ("signal_sockets", &self.sockets)]
-        {
-            let value = gauge.load(Ordering::Relaxed);
-            let _ = writeln!(page, "# TYPE auralink_{name} gauge\nauralink_{name} {value}");
+        for (name, gauge) in [
+            ("auralink_rooms", &self.rooms),
+            ("auralink_participants", &self.participants),
+            ("auralink_signal_sockets", &self.sockets),
+        ] {
+            metric(&mut page, name, "gauge", gauge.load(Ordering::Relaxed));
         }
         process::write(&mut page);
         if let Some(shards) = &self.shards {
@@ -132,6 +131,12 @@ impl Telemetry {
             known = stalled;
         }
     }
+}
+
+/// Adds one value of its own name to a Prometheus text page. `kind` is `counter` or `gauge`.
+pub fn metric(page: &mut String, name: &str, kind: &str, value: impl std::fmt::Display) {
+    // Writing to a String cannot fail.
+    let _ = writeln!(page, "# TYPE {name} {kind}\n{name} {value}");
 }
 
 /// Counts one.

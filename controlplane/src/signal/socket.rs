@@ -29,7 +29,7 @@ pub async fn run(mut socket: WebSocket, mut session: Session, rate_max: u32, tel
     keep_alive.reset();
     let code = loop {
         // Reading goes first: a good-bye that has arrived counts, even if nothing can be written any more. What a client may
-        // send is limited, so it holds up nothing.
+        // send is limited, and ticks are rare: neither holds up what goes out.
         let sent = tokio::select! {
             biased;
             frame = socket.recv() => match frame {
@@ -40,6 +40,10 @@ pub async fn run(mut socket: WebSocket, mut session: Session, rate_max: u32, tel
                 },
                 Some(Err(_)) | None => break None,
             },
+            _ = keep_alive.tick() => match state.handle_tick(Instant::now()) {
+                Some(fault) => break Some(close(fault, &telemetry)),
+                None => send(&mut socket, Message::Ping(Default::default())).await,
+            },
             outgoing = session.outgoing.recv() => match outgoing {
                 Some(Outgoing::Message(message)) => {
                     send(&mut socket, wire::write(&message, state.speaks_json())).await
@@ -47,10 +51,6 @@ pub async fn run(mut socket: WebSocket, mut session: Session, rate_max: u32, tel
                 Some(Outgoing::Close) => break Some(close_code::NORMAL),
                 // The room gave up on this client.
                 None => break Some(close_code::POLICY),
-            },
-            _ = keep_alive.tick() => match state.handle_tick(Instant::now()) {
-                Some(fault) => break Some(close(fault, &telemetry)),
-                None => send(&mut socket, Message::Ping(Default::default())).await,
             },
         };
         if !sent {

@@ -1,7 +1,8 @@
 //! What this process holds, under the names Prometheus' own clients give it, from proc_pid_status(5) and proc_pid_stat(5).
 
-use std::fmt::Write as _;
 use std::fs;
+
+use super::metric;
 
 /// USER_HZ, fixed by the kernel's interface to user space on every architecture Linux runs on today.
 const TICKS_PER_SECOND: f64 = 100.0;
@@ -10,20 +11,19 @@ const TICKS_PER_SECOND: f64 = 100.0;
 pub(super) fn write(page: &mut String) {
     let read = |name: &str| fs::read_to_string(format!("/proc/self/{name}")).unwrap_or_default();
     let (status, stat, limits) = (read("status"), read("stat"), read("limits"));
-    let mut metric = |name: &str, kind: &str, value: Option<f64>| {
+    let mut known = |name: &str, kind: &str, value: Option<f64>| {
         if let Some(value) = value {
-            // Writing to a String cannot fail.
-            let _ = writeln!(page, "# TYPE {name} {kind}\n{name} {value}");
+            metric(page, name, kind, value);
         }
     };
-    metric("process_resident_memory_bytes", "gauge", kilobytes(&status, "VmRSS:"));
-    metric("process_virtual_memory_bytes", "gauge", kilobytes(&status, "VmSize:"));
-    metric("process_threads", "gauge", number_after(&status, "Threads:"));
-    metric("process_cpu_seconds_total", "counter", cpu_seconds(&stat));
-    metric("process_open_fds", "gauge", fs::read_dir("/proc/self/fd").ok().map(|fds| fds.count() as f64));
-    metric("process_max_fds", "gauge", number_after(&limits, "Max open files"));
+    known("process_resident_memory_bytes", "gauge", kilobytes(&status, "VmRSS:"));
+    known("process_virtual_memory_bytes", "gauge", kilobytes(&status, "VmSize:"));
+    known("process_threads", "gauge", number_after(&status, "Threads:"));
+    known("process_cpu_seconds_total", "counter", cpu_seconds(&stat));
+    known("process_open_fds", "gauge", fs::read_dir("/proc/self/fd").ok().map(|fds| fds.count() as f64));
+    known("process_max_fds", "gauge", number_after(&limits, "Max open files"));
     let tasks = tokio::runtime::Handle::try_current().ok().map(|runtime| runtime.metrics().num_alive_tasks());
-    metric("auralink_tasks", "gauge", tasks.map(|tasks| tasks as f64));
+    known("auralink_tasks", "gauge", tasks.map(|tasks| tasks as f64));
 }
 
 fn number_after(text: &str, name: &str) -> Option<f64> {
