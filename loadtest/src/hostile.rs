@@ -5,7 +5,6 @@ mod attacks;
 mod datagrams;
 mod healthy;
 
-use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::time::{Duration, Instant};
 
@@ -13,6 +12,7 @@ use anyhow::{Context as _, Result, bail};
 
 use crate::client::{Client, JoinOptions, Shared};
 use crate::http::Http;
+use crate::metrics::risen;
 use crate::target::Target;
 use healthy::Healthy;
 
@@ -142,13 +142,4 @@ impl Stage {
             witness.run_until(Instant::now() + Duration::from_millis(500)).await?;
         }
     }
-}
-
-/// By how much each counter rose.
-fn risen(before: &BTreeMap<String, u64>, after: &BTreeMap<String, u64>) -> BTreeMap<String, u64> {
-    let rise = |(reason, count): (&String, &u64)| {
-        let by = count - before.get(reason).copied().unwrap_or_default();
-        (by > 0).then(|| (reason.clone(), by))
-    };
-    after.iter().filter_map(rise).collect()
 }

@@ -6,8 +6,7 @@ use anyhow::{Context as _, Result, ensure};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 
-/// Name under which data messages dropped are listed.
-const DATA: &str = "data";
+use crate::metrics;
 
 /// The server's HTTP side.
 #[derive(Clone, Debug)]
@@ -28,23 +27,9 @@ impl Http {
         self.request("GET", "/metrics", "", "").await
     }
 
-    /// Packets dropped so far by reason, summed over shards; data messages under [`DATA`].
+    /// Packets dropped so far by reason, summed over shards; data messages under `data`.
     pub(crate) async fn drops(&self) -> Result<BTreeMap<String, u64>> {
-        let page = self.request("GET", "/metrics", "", "").await?;
-        let mut drops = BTreeMap::new();
-        for line in page.lines() {
-            let reason = match line.split_once(['{', ' ']) {
-                Some(("auralink_packets_dropped_total", labels)) => {
-                    labels.split("reason=\"").nth(1).and_then(|rest| rest.split('"').next())
-                }
-                Some(("auralink_data_packets_dropped_total", _)) => Some(DATA),
-                _ => None,
-            };
-            let count = line.rsplit(' ').next().and_then(|count| count.parse::<u64>().ok());
-            if let (Some(reason), Some(count)) = (reason, count) {
-                *drops.entry(reason.to_owned()).or_default() += count;
-            }
-        }
+        let drops = metrics::drops(&self.metrics().await?);
         ensure!(!drops.is_empty(), "the server's metrics name no dropped packets");
         Ok(drops)
     }

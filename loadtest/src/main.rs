@@ -6,6 +6,7 @@ mod hostile;
 mod http;
 mod load;
 mod meet;
+mod metrics;
 mod output;
 mod publish;
 mod receive;

@@ -17,7 +17,7 @@ use super::link::Milestones;
 use super::outgoing::{OutStream, Publishing};
 use super::payload::Kind;
 use super::point::{Arrived, Quantiles};
-use super::process::{Snapshot, Usage, gauge};
+use super::process::{Snapshot, Usage};
 use super::publisher::Publisher;
 use super::receiver::Receiver;
 use super::run::{Run, streams_of};
@@ -26,6 +26,7 @@ use super::session::{Session, SessionConfig};
 use super::stage::is_set;
 use super::tracks::Publish;
 use crate::http::Http;
+use crate::metrics::gauge;
 
 const PROGRESS: Duration = Duration::from_secs(2);
 /// Failures told one by one.
@@ -155,7 +156,11 @@ impl Churn {
                 report.note(ended.context("a client's task ended")?, &mut times)?;
             }
             let joins = index + 1;
-            if joins % (count / 20).max(1) == 0 || joins == count / 10 || told.elapsed() > PROGRESS {
+            if joins % (count / 20).max(1) == 0
+                || joins == count / 10
+                || joins == count
+                || told.elapsed() > PROGRESS
+            {
                 let moment = self.moment(before.as_ref(), joins, begun).await?;
                 report.series.extend(moment);
                 if told.elapsed() > PROGRESS {

@@ -173,41 +173,6 @@ fn parse_machine(text: &str) -> Option<Machine> {
     })
 }
 
-/// Sums of the counters on a page of Prometheus text, by name; where a reason is given, by reason too.
-pub(crate) fn parse_counters(page: &str) -> BTreeMap<String, u64> {
-    let mut counters = BTreeMap::new();
-    for line in page.lines().filter(|line| !line.starts_with('#')) {
-        let Some((series, value)) = line.rsplit_once(' ') else { continue };
-        let Ok(value) = value.parse::<f64>() else { continue };
-        let (name, labels) = series.split_once('{').unwrap_or((series, ""));
-        if !name.ends_with("_total") {
-            continue;
-        }
-        let name = name.strip_prefix("auralink_").unwrap_or(name);
-        let reason = labels.split("reason=\"").nth(1).and_then(|rest| rest.split('"').next());
-        let key = reason.map_or_else(|| name.to_owned(), |reason| format!("{name}: {reason}"));
-        *counters.entry(key).or_default() += value.max(0.0) as u64;
-    }
-    counters
-}
-
-/// The sum of a gauge on such a page over shards; 0 where there is none.
-pub(crate) fn gauge(page: &str, name: &str) -> u64 {
-    let of_name = page.lines().filter_map(|line| line.strip_prefix(name));
-    let values =
-        of_name.filter(|rest| rest.starts_with([' ', '{'])).filter_map(|rest| rest.rsplit(' ').next());
-    values.filter_map(|value| value.parse::<f64>().ok()).sum::<f64>() as u64
-}
-
-/// By how much each counter rose, those that did not left out.
-pub(crate) fn risen(before: &BTreeMap<String, u64>, after: &BTreeMap<String, u64>) -> BTreeMap<String, u64> {
-    let rise = |(name, count): (&String, &u64)| {
-        let by = count.saturating_sub(before.get(name).copied().unwrap_or_default());
-        (by > 0).then(|| (name.clone(), by))
-    };
-    after.iter().filter_map(rise).collect()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -245,21 +210,5 @@ mod tests {
         assert!(usage.cpu_seconds > 0.01 && usage.seconds >= 0.05, "{usage:?}");
         assert!(usage.rss_bytes > 1 << 20 && usage.threads >= 1 && usage.fds > 2, "{usage:?}");
         assert!(Snapshot::take(u32::MAX >> 4).is_err());
-    }
-
-    #[test]
-    fn counters_are_summed_over_shards_and_split_by_reason() {
-        let page = "# TYPE auralink_syscalls_total counter\nauralink_syscalls_total{shard=\"0\"} 5\n\
-            auralink_syscalls_total{shard=\"1\"} 7\nauralink_rooms 3\n\
-            auralink_packets_dropped_total{shard=\"0\",reason=\"replay\"} 2\n\
-            auralink_packets_dropped_total{shard=\"1\",reason=\"replay\"} 1\n";
-        let counters = parse_counters(page);
-        assert_eq!((gauge(page, "auralink_rooms"), gauge(page, "auralink_syscalls_total")), (3, 12));
-        assert_eq!(gauge(page, "auralink_room"), 0);
-        assert_eq!(counters.len(), 2);
-        assert_eq!(counters.get("syscalls_total"), Some(&12));
-        assert_eq!(counters.get("packets_dropped_total: replay"), Some(&3));
-        let later = BTreeMap::from([("syscalls_total".to_owned(), 20)]);
-        assert_eq!(risen(&counters, &later), BTreeMap::from([("syscalls_total".to_owned(), 8)]));
     }
 }

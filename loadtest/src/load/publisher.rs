@@ -27,9 +27,8 @@ pub(crate) struct Live {
     pub(crate) forced_keyframes: AtomicU64,
     pub(crate) resent: AtomicU64,
     pub(crate) cpu_ns: AtomicU64,
-    /// Whether video is published at a fraction of its frame rate: while clients join, so that what is measured afterwards is
-    /// no load already.
-    pub(crate) slow: AtomicBool,
+    /// Whether most frames are left out.
+    slow: AtomicBool,
 }
 
 enum Command {
@@ -68,6 +67,11 @@ impl Publisher {
 
     pub(crate) fn remove(&self, id: u64) {
         let _ = self.commands.send(Command::Remove(id));
+    }
+
+    /// From now on leaves most frames out, or none: while clients join a measured point, nothing is to be a load already.
+    pub(crate) fn publish_slowly(&self, slow: bool) {
+        self.live.slow.store(slow, Ordering::Relaxed);
     }
 
     /// Counts lateness from zero.

@@ -1,7 +1,6 @@
 //! `run`: one workload against one server.
 
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 
 use anyhow::{Result, bail};
 use auralink_rtc::srtp::Profile;
@@ -54,7 +53,7 @@ impl Run {
         let http = Http::new(&self.server.target.url)?;
         let mut stage = Stage::new(&self.common, Some(http), self.server.server_pid)?;
         let plan = self.plan()?;
-        stage.publisher.live.slow.store(true, Ordering::Relaxed);
+        stage.publisher.publish_slowly(true);
         for parts in plan.waves {
             stage.enter(parts).await?;
         }

@@ -15,12 +15,13 @@ use super::link::Milestones;
 use super::options::Common;
 use super::outgoing::{OutStream, Publishing};
 use super::point::{Generator, Point, Quantiles};
-use super::process::{Snapshot, parse_counters, risen};
+use super::process::Snapshot;
 use super::publisher::Publisher;
 use super::receiver::Receiver;
 use super::schedule::{Cursor, Schedule, start_ns};
 use super::session::{Session, SessionConfig};
 use crate::http::Http;
+use crate::metrics::{counters, risen};
 
 /// Stragglers and repairs may still come.
 const GRACE: Duration = Duration::from_millis(600);
@@ -139,7 +140,7 @@ impl Stage {
     /// # Errors
     /// When a client ends meanwhile, or the server cannot be looked at.
     pub(crate) async fn measure(&mut self, warmup: f64, seconds: f64) -> Result<Point> {
-        self.publisher.live.slow.store(false, Ordering::Relaxed);
+        self.publisher.publish_slowly(false);
         self.pass(warmup, "warming up").await?;
         self.receiver.restart()?;
         self.publisher.restart()?;
@@ -215,7 +216,7 @@ impl Stage {
         let read = |counter: &std::sync::atomic::AtomicU64| counter.load(Ordering::Relaxed);
         Ok(Mark {
             server: self.pid.map(Snapshot::take).transpose()?,
-            counters: parse_counters(&page),
+            counters: counters(&page),
             at_ns: monotonic_ns(),
             forwarded: read(&received.media),
             bytes: read(&received.media_bytes),
