@@ -42,6 +42,14 @@ async fn call(desk: &Desk) -> (Client, Client) {
     (alice, bob)
 }
 
+/// The sid of the first track this client is told of.
+async fn published(client: &mut Client) -> String {
+    let has_track =
+        |told: &Told| matches!(told, Told::Update(u) if u.participants.iter().any(|p| !p.tracks.is_empty()));
+    let Told::Update(update) = client.until(has_track).await else { unreachable!() };
+    update.participants[0].tracks[0].sid.clone()
+}
+
 #[tokio::test]
 async fn the_first_message_is_a_complete_join() {
     let desk = Desk::start().await;
@@ -99,11 +107,7 @@ async fn a_live_track_reaches_the_other_after_one_demand_and_one_offer() {
 async fn muting_is_told_to_the_shard_and_to_others() {
     let desk = Desk::start().await;
     let (mut alice, mut bob) = call(&desk).await;
-    let told = bob
-        .until(|told| matches!(told, Told::Update(u) if u.participants.iter().any(|p| !p.tracks.is_empty())))
-        .await;
-    let Told::Update(update) = told else { unreachable!() };
-    let sid = update.participants[0].tracks[0].sid.clone();
+    let sid = published(&mut bob).await;
     alice.ask(Ask::Mute(MuteTrackRequest { sid, muted: true })).await;
     bob.until(|told| matches!(told, Told::Update(u) if u.participants.iter().any(|p| p.tracks.iter().any(|t| t.muted)))).await;
     let muted = desk.specs().await.into_iter().any(|spec| spec.receive.iter().any(|section| section.muted));
@@ -128,11 +132,7 @@ async fn leaving_tells_the_others_and_removes_the_transport() {
 async fn a_good_bye_counts_though_a_reset_is_right_behind_it() {
     let desk = Desk::start().await;
     let (mut alice, mut first) = call(&desk).await;
-    let published = first
-        .until(|told| matches!(told, Told::Update(u) if u.participants.iter().any(|p| !p.tracks.is_empty())))
-        .await;
-    let Told::Update(update) = published else { unreachable!() };
-    let sid = update.participants[0].tracks[0].sid.clone();
+    let sid = published(&mut first).await;
     let reason = DisconnectReason::ClientInitiated.into();
     for round in 0..ROUNDS {
         let mut carol = desk.join("room", &format!("carol {round}"), Some(offer_receiving(1))).await;

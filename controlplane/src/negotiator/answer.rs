@@ -38,7 +38,7 @@ pub fn sent_extensions(offered: &ExtensionMap) -> ExtensionMap {
 }
 
 /// A description in the making. Each join makes everybody in the room negotiate anew, so lines are written into one text, not
-/// gathered from pieces: nothing from outside that could hold the end of a line gets here, since offers are read by lines.
+/// gathered from pieces: what comes from an offer holds no end of a line, since an offer with one in the middle is refused.
 struct Text(String);
 
 impl Text {

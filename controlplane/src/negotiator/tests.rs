@@ -157,6 +157,10 @@ impl Desk {
         self.version = spec.version;
         self.negotiator.handle_applied(self.version, &mut out);
         let Some(Action::Answer { sdp, mid_to_track_id, .. }) = out.pop() else { panic!("no answer") };
+        // The library's reader and writer agree with ours to the byte.
+        let mut written = Vec::new();
+        sdp_types::Session::parse(sdp.as_bytes()).unwrap().write(&mut written).unwrap();
+        assert_eq!(String::from_utf8(written).unwrap(), sdp);
         (sdp, mid_to_track_id, spec)
     }
 
@@ -229,6 +233,16 @@ fn the_answer_is_lite_passive_bundled_and_keeps_the_clients_numbers() {
         "what one section refuses is never offered again"
     );
     assert_eq!(send.extensions.id(ExtensionUri::Rid), None);
+}
+
+#[test]
+fn no_line_of_an_offer_can_end_early() {
+    for place in ["SAVPF 96", "a=mid:1", "a=rtpmap:111", "a=fmtp:111 minptime"] {
+        let mut desk = Desk::new();
+        let offer = sdp(&placeholders(), "abcd").replacen(place, &format!("{place}\ra=x:1"), 1);
+        let taken = desk.negotiator.handle_offer(1, &offer, &mut desk.random, &mut Vec::new());
+        assert!(taken.is_err(), "{place}");
+    }
 }
 
 #[test]
