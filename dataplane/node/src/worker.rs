@@ -154,11 +154,8 @@ impl Worker {
                 buffer: train.buffer,
             });
         }
-        if !self.outgoing.is_empty() {
-            self.backend.submit(&mut self.outgoing);
-            for sent in self.backend.returned() {
-                self.egress.give_back(sent.buffer);
-            }
+        for sent in self.backend.submit(&mut self.outgoing) {
+            self.egress.give_back(sent.buffer);
         }
     }
 

@@ -4,6 +4,7 @@ use std::collections::HashSet;
 use std::io;
 use std::net::SocketAddr;
 use std::os::fd::RawFd;
+use std::vec::Drain;
 
 use crate::backend::{Counters, Outgoing, SendOutcome, Sent, outcome};
 use crate::control::{RawAddress, SEND_CONTROL_BYTES, write_control};
@@ -23,38 +24,42 @@ struct Slot {
 pub(crate) struct BatchSender {
     slots: Box<[Slot]>,
     unsegmented: HashSet<SocketAddr>,
-}
-
-impl Default for BatchSender {
-    fn default() -> Self {
-        let slot = || Slot { address: RawAddress::empty(), control: [0; SEND_CONTROL_BYTES] };
-        Self { slots: (0..SEND_BATCH).map(|_| slot()).collect(), unsegmented: HashSet::new() }
-    }
+    sent: Vec<Sent>,
 }
 
 impl BatchSender {
-    /// Sends everything. What became of each train is in `returned`, with its buffer.
+    /// For `trains_max` trains at a time without allocating.
+    pub(crate) fn new(trains_max: usize) -> Self {
+        let slot = || Slot { address: RawAddress::empty(), control: [0; SEND_CONTROL_BYTES] };
+        Self {
+            slots: (0..SEND_BATCH).map(|_| slot()).collect(),
+            unsegmented: HashSet::new(),
+            sent: Vec::with_capacity(trains_max),
+        }
+    }
+
+    /// Sends everything; what became of each train, with its buffer.
     pub(crate) fn submit(
         &mut self,
         fd: RawFd,
         trains: &mut Vec<Outgoing>,
-        returned: &mut Vec<Sent>,
         counters: &mut Counters,
-    ) {
+    ) -> Drain<'_, Sent> {
         while !trains.is_empty() {
             let count = trains.len().min(SEND_BATCH);
             let sent = self.send_batch(fd, &mut trains[..count], counters);
             for train in trains.drain(..sent) {
                 counters.trains_sent += 1;
-                returned.push(Sent { buffer: train.buffer, outcome: SendOutcome::Sent });
+                self.sent.push(Sent { buffer: train.buffer, outcome: SendOutcome::Sent });
             }
             if sent < count && !trains.is_empty() {
                 // The first one left is the one the kernel refused; its errno comes from sending it alone.
                 let train = trains.remove(0);
                 let outcome = self.send_alone(fd, &train, counters);
-                returned.push(Sent { buffer: train.buffer, outcome });
+                self.sent.push(Sent { buffer: train.buffer, outcome });
             }
         }
+        self.sent.drain(..)
     }
 
     /// One `sendmmsg`; how many trains from the front it took.

@@ -3,6 +3,7 @@
 use std::io;
 use std::net::UdpSocket;
 use std::time::Duration;
+use std::vec::Drain;
 
 use crate::backend::{Counters, Outgoing, Received, Sent};
 use crate::batch::BatchSender;
@@ -25,7 +26,6 @@ pub(crate) struct Mmsg {
     wake: WakeHandle,
     receive_slots: Box<[ReceiveSlot]>,
     sender: BatchSender,
-    pub(crate) returned: Vec<Sent>,
     pub(crate) counters: Counters,
 }
 
@@ -40,8 +40,7 @@ impl Mmsg {
             socket,
             wake,
             receive_slots: (0..RECEIVE_BATCH).map(|_| receive_slot()).collect(),
-            sender: BatchSender::default(),
-            returned: Vec::with_capacity(trains_max),
+            sender: BatchSender::new(trains_max),
             counters: Counters::default(),
         }
     }
@@ -114,8 +113,8 @@ impl Mmsg {
         on_message(&Received { from, to: control.to, segment, realtime_ns: control.realtime_ns, bytes });
     }
 
-    pub(crate) fn submit(&mut self, trains: &mut Vec<Outgoing>) {
-        self.sender.submit(raw(&self.socket), trains, &mut self.returned, &mut self.counters);
+    pub(crate) fn submit(&mut self, trains: &mut Vec<Outgoing>) -> Drain<'_, Sent> {
+        self.sender.submit(raw(&self.socket), trains, &mut self.counters)
     }
 
     pub(crate) fn wait(&mut self, timeout: Duration) -> io::Result<()> {

@@ -1,10 +1,12 @@
 //! The io_uring back end: one multishot `recvmsg` over a provided-buffer ring, and `sendmmsg` for what goes out, which is cheaper
-//! than a submission entry for each train (docs/adr/0007). Needs kernel 6.1 (multishot receive, DEFER_TASKRUN); [`probe`] says whether it is there and allowed.
+//! than a submission entry for each train (docs/adr/0007). Needs kernel 6.1 (multishot receive, DEFER_TASKRUN); [`probe`]
+//! says whether it is there and allowed.
 
 use std::collections::VecDeque;
 use std::io;
 use std::net::UdpSocket;
 use std::time::Duration;
+use std::vec::Drain;
 
 use io_uring::types::{Fd, Fixed, RecvMsgOut, SubmitArgs, Timespec};
 use io_uring::{IoUring, cqueue, opcode, squeue};
@@ -38,7 +40,6 @@ pub(crate) struct Uring {
     receive_armed: bool,
     wake_armed: bool,
     arrived: VecDeque<cqueue::Entry>,
-    pub(crate) returned: Vec<Sent>,
     pub(crate) counters: Counters,
 }
 
@@ -82,11 +83,10 @@ impl Uring {
             wake,
             receive_header,
             pool,
-            sender: BatchSender::default(),
+            sender: BatchSender::new(trains_max),
             receive_armed: false,
             wake_armed: false,
             arrived: VecDeque::with_capacity(usize::from(receive_buffers) + 1),
-            returned: Vec::with_capacity(trains_max),
             counters: Counters::default(),
         })
     }
@@ -113,8 +113,8 @@ impl Uring {
         Ok(messages)
     }
 
-    pub(crate) fn submit(&mut self, trains: &mut Vec<Outgoing>) {
-        self.sender.submit(raw(&self.socket), trains, &mut self.returned, &mut self.counters);
+    pub(crate) fn submit(&mut self, trains: &mut Vec<Outgoing>) -> Drain<'_, Sent> {
+        self.sender.submit(raw(&self.socket), trains, &mut self.counters)
     }
 
     pub(crate) fn wait(&mut self, timeout: Duration) -> io::Result<()> {

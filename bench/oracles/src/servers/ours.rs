@@ -17,23 +17,14 @@ pub fn run(kind: BackendKind, trains: bool) -> Result<()> {
     let mut free: Vec<Box<[u8]>> = (0..TRAINS_MAX).map(|_| vec![0; TRAIN_BYTES].into()).collect();
     let mut outgoing: Vec<Outgoing> = Vec::with_capacity(TRAINS_MAX);
     loop {
-        // Each message starts a train at most, so a turn cannot run out of buffers.
-        while free.len() < MESSAGES_PER_TURN * 2 - 1 {
-            backend.wait(Duration::from_millis(1))?;
-            free.extend(backend.returned().map(|sent| sent.buffer));
-        }
         let received = backend.receive(MESSAGES_PER_TURN, &mut |message| {
             for datagram in message.datagrams() {
                 echo(message, datagram, trains, &mut free, &mut outgoing);
             }
         })?;
-        while !outgoing.is_empty() {
-            backend.submit(&mut outgoing);
-            free.extend(backend.returned().map(|sent| sent.buffer));
-        }
+        free.extend(backend.submit(&mut outgoing).map(|sent| sent.buffer));
         if received == 0 {
             backend.wait(Duration::from_millis(250))?;
-            free.extend(backend.returned().map(|sent| sent.buffer));
         }
     }
 }

@@ -186,10 +186,7 @@ impl Callers {
             train.buffer[start..start + len].copy_from_slice(&bytes);
             train.len += len as u32;
         }
-        while !trains.is_empty() {
-            self.publisher.submit(&mut trains);
-            self.buffers.extend(self.publisher.returned().map(|sent| sent.buffer));
-        }
+        self.buffers.extend(self.publisher.submit(&mut trains).map(|sent| sent.buffer));
         Ok(())
     }
 
