@@ -109,7 +109,9 @@ fn trains(c: &mut Criterion) {
             });
             let counters = sender.backend.counters();
             assert_eq!((counters.trains_failed, counters.peers_unsegmented), (0, 0), "{counters:?}");
-            assert!(sinks.received.load(Ordering::Relaxed) > before, "nothing arrived");
+            // Nothing was sent where a filter left the bench out.
+            let arrived = sinks.received.load(Ordering::Relaxed) - before;
+            assert!(counters.trains_sent == 0 || arrived > 0, "nothing arrived");
         }
     }
 }
