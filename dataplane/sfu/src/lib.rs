@@ -5,6 +5,7 @@
 //! [`shard::Shard::egress`].
 #![forbid(unsafe_code)]
 
+pub mod backlog;
 pub mod config;
 pub mod departures;
 pub mod header;

@@ -24,6 +24,7 @@ use auralink_rtc::egress::{Egress, TwccRange};
 use auralink_rtc::stun;
 use auralink_rtc::units::{Route, SeqNo};
 
+use crate::backlog::Backlog;
 use crate::config::ShardConfig;
 use crate::hold::Decision;
 use crate::lanes::{LANE_BYTES_MAX, LaneBytes, LaneItem, Lanes};
@@ -88,6 +89,7 @@ pub struct Shard {
     track_wheel: Wheel,
     next_speakers: Instant,
     slow: SlowLane,
+    backlog: Backlog,
     /// The transport a call is about, should it panic.
     handling: Option<u32>,
     strikes: Strikes,
@@ -125,6 +127,7 @@ impl Shard {
             track_wheel: Wheel::new(now, config.tracks_max),
             next_speakers: now,
             slow: SlowLane::new(),
+            backlog: Backlog::default(),
             handling: None,
             strikes: Strikes::default(),
             #[cfg(feature = "plant")]

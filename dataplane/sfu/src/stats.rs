@@ -36,6 +36,8 @@ pub enum DropReason {
     TooOld,
     /// A payload too large to forward in one datagram.
     TooLarge,
+    /// Waited before a shard that cannot keep up: media too late to be worth its place.
+    Late,
     /// No train buffer was free.
     EgressFull,
     /// The cipher refused: an index would have been used twice.
@@ -55,7 +57,7 @@ pub enum DropReason {
 }
 
 impl DropReason {
-    pub const ALL: [Self; 24] = [
+    pub const ALL: [Self; 25] = [
         Self::Unclassified,
         Self::UnknownTuple,
         Self::UnknownUfrag,
@@ -72,6 +74,7 @@ impl DropReason {
         Self::RtxUnused,
         Self::TooOld,
         Self::TooLarge,
+        Self::Late,
         Self::EgressFull,
         Self::SealRefused,
         Self::SlowLaneFull,
@@ -100,6 +103,7 @@ impl DropReason {
             Self::RtxUnused => "rtx_unused",
             Self::TooOld => "too_old",
             Self::TooLarge => "too_large",
+            Self::Late => "late",
             Self::EgressFull => "egress_full",
             Self::SealRefused => "seal_refused",
             Self::SlowLaneFull => "slow_lane_full",

@@ -78,6 +78,9 @@ impl Shard {
         let map = payloads.find(|map| map.pt == header.pt || map.rtx_pt == Some(header.pt));
         let is_repair = map.ok_or(DropReason::UnknownPayloadType)?.rtx_pt == Some(header.pt);
         let track = self.tracks.get_mut(track_slot).ok_or(DropReason::UnknownSsrc)?;
+        if self.backlog.sheds(now, datagram.arrival, track.kind) {
+            return Err(DropReason::Late);
+        }
         let layer = track.layers.get_mut(usize::from(binding.layer)).ok_or(DropReason::UnknownSsrc)?;
 
         let reserved = bytes.len() - header.len;

@@ -187,12 +187,14 @@ impl Shard {
 
     /// Requests for what is missing on the transport's own layers.
     fn write_repair(&mut self, now: Instant, slot: u32, own: u32, writer: &mut RtcpWriter<'_>) -> bool {
+        // What was left out because there was no time for it is not asked for again.
+        let has_time = self.backlog.has_time(now);
         let Some(transport) = self.transports.get_mut(slot) else { return false };
         let mut fits = true;
         let mut next = None;
         for uplink in &transport.uplinks {
             let Some(track) = self.tracks.get_mut(uplink.track) else { continue };
-            let asks = uplink.section.payloads.iter().any(|map| map.nack);
+            let asks = has_time && uplink.section.payloads.iter().any(|map| map.nack);
             for layer in &mut track.layers {
                 self.scratch_seqs.clear();
                 let given_up = layer.nack.poll(now, &mut self.scratch_seqs);
