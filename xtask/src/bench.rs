@@ -1,6 +1,7 @@
 //! `cargo xtask bench`: the measurements behind `bench/RESULTS.md`, each a named row. Two namespaces joined by a veth pair with
 //! segmentation in software; the server has CPU 1, the generator CPU 0; servers and floor run in turns.
 
+mod load;
 mod net;
 mod profile;
 
@@ -52,53 +53,98 @@ enum Task {
     Once,
 }
 
+/// How many rooms there are.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Rooms {
+    Exactly(u32),
+    /// As many as load the first server to this percentage of a core, which is another number on every machine.
+    Load(u32),
+    /// The same, each server being held to half of its CPU afterwards: a generator with one CPU cannot load a whole one beyond
+    /// what it can take.
+    LoadOnHalf(u32),
+}
+
 struct Row {
     name: &'static str,
     wire: Wire,
     sides: &'static [Side],
     task: Task,
+    rooms: Rooms,
     arguments: &'static str,
 }
 
+/// Half a core, by which forwarding is judged.
+const HALF: Rooms = Rooms::Load(50);
+
 const ROWS: [Row; 21] = [
-    floor("burst", "--rooms 6 --subscribers 100"),
-    Row { wire: Wire::Loopback, ..floor("burst-loopback", "--rooms 6 --subscribers 100") },
-    floor("one-room", "--rooms 1 --subscribers 100"),
-    floor("paced", "--pattern paced --rooms 3 --subscribers 100"),
-    floor("trace", "--pattern trace --trace loadtest/media/chromium.trace --rooms 6 --subscribers 100"),
-    floor("fan-out-10", "--rooms 45 --subscribers 10"),
-    floor("fan-out-1000", "--rooms 1 --subscribers 1000 --fps 15"),
-    floor("latency-10", "--rooms 60 --subscribers 10"),
-    floor("latency-100", "--rooms 8 --subscribers 100"),
-    compare("load-85", BOTH, "--rooms 9 --subscribers 100 --gaps-ppm 100"),
-    compare("overload", BOTH, "--rooms 14 --subscribers 100 --gaps-ppm 1000000"),
-    compare("audio", BOTH, "--workload audio --rooms 1 --subscribers 100"),
-    compare("meeting", BOTH, "--workload meeting --rooms 4 --subscribers 8"),
-    compare("loss", BOTH, "--rooms 3 --subscribers 100 --loss 2"),
-    compare("two-shards", &[URING, TWO_SHARDS], "--rooms 1 --subscribers 200"),
-    alone("join", Task::Repeat, "--workload join --count 60 --rate 2 --rooms 1 --subscribers 9 --leave"),
-    alone("join-1000", Task::Once, "--workload join --count 1000 --rooms 1 --subscribers 20 --rate 0"),
-    alone("churn", Task::Repeat, "--workload churn --rooms 4 --subscribers 10 --count 2000 --rate 0"),
-    alone("churn-100000", Task::Once, "--workload churn --rooms 10 --subscribers 10 --count 100000 --rate 0"),
-    alone("memory", Task::Once, "--workload memory --subscribers 200 --count 1000 --seconds 60"),
+    floor("burst", HALF, "--subscribers 100"),
+    Row { wire: Wire::Loopback, ..floor("burst-loopback", HALF, "--subscribers 100") },
+    floor("one-room", Rooms::Exactly(1), "--subscribers 100"),
+    floor("paced", HALF, "--pattern paced --subscribers 100"),
+    floor("trace", HALF, "--pattern trace --trace loadtest/media/chromium.trace --subscribers 100"),
+    floor("fan-out-10", HALF, "--subscribers 10"),
+    floor("fan-out-1000", Rooms::Exactly(1), "--subscribers 1000"),
+    floor("latency-10", Rooms::Load(70), "--subscribers 10"),
+    floor("latency-100", Rooms::Load(70), "--subscribers 100"),
+    compare("load-85", BOTH, Rooms::Load(85), "--subscribers 100 --gaps-ppm 100"),
+    compare("overload", BOTH, Rooms::LoadOnHalf(65), "--subscribers 100 --gaps-ppm 1000000"),
+    compare("audio", BOTH, HALF, "--workload audio --subscribers 100"),
+    compare("meeting", BOTH, HALF, "--workload meeting --subscribers 8"),
+    compare("loss", BOTH, HALF, "--subscribers 100 --loss 2"),
+    compare("two-shards", &[URING, TWO_SHARDS], Rooms::Exactly(1), "--subscribers 200"),
+    alone(
+        "join",
+        Task::Repeat,
+        Rooms::Exactly(1),
+        "--workload join --count 60 --rate 2 --subscribers 9 --leave",
+    ),
+    alone(
+        "join-1000",
+        Task::Once,
+        Rooms::Exactly(1),
+        "--workload join --count 1000 --subscribers 20 --rate 0",
+    ),
+    alone(
+        "churn",
+        Task::Repeat,
+        Rooms::Exactly(4),
+        "--workload churn --subscribers 10 --count 2000 --rate 0",
+    ),
+    alone(
+        "churn-100000",
+        Task::Once,
+        Rooms::Exactly(10),
+        "--workload churn --subscribers 10 --count 100000 --rate 0",
+    ),
+    alone(
+        "memory",
+        Task::Once,
+        Rooms::Exactly(1),
+        "--workload memory --subscribers 200 --count 1000 --seconds 60",
+    ),
     Row {
         sides: &[WIDE],
-        ..alone("idle", Task::Once, "--workload idle --rooms 990 --subscribers 10 --seconds 30 --joining 16")
+        ..alone(
+            "idle",
+            Task::Once,
+            Rooms::Exactly(990),
+            "--workload idle --subscribers 10 --seconds 30 --joining 16",
+        )
     },
 ];
 
 const BOTH: &[Side] = &[URING, MMSG];
 
-const fn floor(name: &'static str, arguments: &'static str) -> Row {
-    Row { name, wire: Wire::Veth, sides: BOTH, task: Task::CompareWithFloor, arguments }
+const fn floor(name: &'static str, rooms: Rooms, arguments: &'static str) -> Row {
+    Row { name, wire: Wire::Veth, sides: BOTH, task: Task::CompareWithFloor, rooms, arguments }
 }
 
-const fn compare(name: &'static str, sides: &'static [Side], arguments: &'static str) -> Row {
-    Row { name, wire: Wire::Veth, sides, task: Task::Compare, arguments }
+const fn compare(name: &'static str, sides: &'static [Side], rooms: Rooms, arguments: &'static str) -> Row {
+    Row { name, wire: Wire::Veth, sides, task: Task::Compare, rooms, arguments }
 }
 
-const fn alone(name: &'static str, task: Task, arguments: &'static str) -> Row {
-    Row { name, wire: Wire::Veth, sides: &[URING], task, arguments }
+const fn alone(name: &'static str, task: Task, rooms: Rooms, arguments: &'static str) -> Row {
+    Row { name, wire: Wire::Veth, sides: &[URING], task, rooms, arguments }
 }
 
 /// Runs one row, or all of them. `rounds` are counted, one more goes before them. With `profile` nothing is measured: where the
@@ -157,7 +203,10 @@ impl Bench<'_> {
     }
 
     fn compare(&self, servers: &[Server]) -> Result<()> {
-        let mut command = self.generator("compare");
+        let rooms = load::rooms(self, servers)?;
+        let half = matches!(self.row.rooms, Rooms::LoadOnHalf(_));
+        let _half = half.then(|| load::Half::hold(servers)).transpose()?;
+        let mut command = self.generator("compare", rooms);
         for server in servers {
             command.args([&server.url, "--server-pid", &server.pid()]);
         }
@@ -174,18 +223,20 @@ impl Bench<'_> {
     fn alone(&self, round: u32) -> Result<()> {
         let Some(side) = self.row.sides.first() else { bail!("a row without a server") };
         let server = Server::start(self, 0, side)?;
-        let mut command = self.generator("run");
+        let rooms = load::rooms(self, std::slice::from_ref(&server))?;
+        let mut command = self.generator("run", rooms);
         command.args(["--url", &server.url, "--server-pid", &server.pid()]);
         let suffix = if self.row.task == Task::Repeat { format!("-{round}") } else { String::new() };
         finish(command.arg("--json").arg(self.json(&suffix)))
     }
 
     /// The generator on its CPU and on its end of the wire, with the row's arguments.
-    fn generator(&self, task: &str) -> Command {
+    fn generator(&self, task: &str, rooms: u32) -> Command {
         let namespace = if self.row.wire == Wire::Veth { GENERATOR_NS } else { SERVER_NS };
         let mut command = Command::new("ip");
         command.args(["netns", "exec", namespace]).arg(self.root.join("target/release/auralink-loadtest"));
         command.args([task, "--key", KEY, "--secret", SECRET, "--cpu", "0", "--warmup", "2"]);
+        command.args(["--rooms", &rooms.to_string()]);
         command.args(self.row.arguments.split_whitespace());
         command.current_dir(self.root).stdin(Stdio::null());
         command

@@ -6,7 +6,7 @@ use std::time::Duration;
 use anyhow::{Context as _, Result, bail};
 
 use super::net::Server;
-use super::{Bench, Task, finish};
+use super::{Bench, Task, finish, load};
 use crate::run;
 
 const PACKAGES: [(&str, &str); 1] = [("/usr/bin/perf", "linux-perf")];
@@ -27,7 +27,8 @@ pub(super) fn run(bench: &Bench<'_>) -> Result<()> {
         Task::Compare | Task::CompareWithFloor => SETTLE,
         Task::Repeat | Task::Once => SETTLE_JOINING,
     };
-    let mut generator = bench.generator("run");
+    let rooms = load::rooms(bench, std::slice::from_ref(&server))?;
+    let mut generator = bench.generator("run", rooms);
     generator.args(["--url", &server.url, "--server-pid", &server.pid()]);
     if settle == SETTLE {
         generator.args(["--seconds", &(settle.as_secs() + u64::from(bench.seconds) + 4).to_string()]);
