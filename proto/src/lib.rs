@@ -13,6 +13,6 @@ pub use command::{Command, Intent};
 pub use event::{CloseReason, Event, Level, TransportStats};
 pub use id::{RoomId, SectionIndex, ShardId, TrackId, TransportId};
 pub use spec::{
-    Candidate, Codec, DataChannel, DtlsRole, ExtensionId, ExtensionMap, ExtensionUri, Fingerprint,
-    IceCredentials, MediaKind, Mid, PayloadMap, ReceiveSection, Rid, SendSection, TransportSpec,
+    Candidate, Codec, DataChannel, DataChannels, DtlsRole, ExtensionId, ExtensionMap, ExtensionUri,
+    Fingerprint, IceCredentials, MediaKind, Mid, PayloadMap, ReceiveSection, Rid, SendSection, TransportSpec,
 };

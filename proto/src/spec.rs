@@ -213,15 +213,41 @@ pub struct TransportSpec {
     pub cname: String,
     pub receive: Vec<ReceiveSection>,
     pub send: Vec<SendSection>,
-    /// Whether an `m=application` section was negotiated (RFC 8841).
-    pub data: bool,
+    pub data: DataChannels,
 }
 
-/// The two channels LiveKit's clients open.
+/// What becomes of the `m=application` section (RFC 8841).
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum DataChannels {
+    /// There is none.
+    #[default]
+    Off,
+    /// The client opens its channels.
+    Accepted,
+    /// All channels are opened from this side once the association is up: what clients with a connection of its own for
+    /// receiving wait for.
+    Opened,
+}
+
+/// The channels of LiveKit's clients.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub enum DataChannel {
     /// Label `_reliable`: ordered, retransmitted.
     Reliable,
     /// Label `_lossy`: unordered, no retransmission.
     Lossy,
+    /// Label `_data_track`: unordered, no retransmission, frames of data tracks.
+    Track,
+}
+
+impl DataChannel {
+    pub const ALL: [Self; 3] = [Self::Reliable, Self::Lossy, Self::Track];
+
+    pub const fn label(self) -> &'static str {
+        match self {
+            Self::Reliable => "_reliable",
+            Self::Lossy => "_lossy",
+            Self::Track => "_data_track",
+        }
+    }
 }

@@ -128,6 +128,13 @@ impl Ice {
         }
     }
 
+    pub(crate) fn set(&mut self, now: Instant, local: IceCredentials, remote: IceCredentials) {
+        match self {
+            Self::Lite(lite) if *lite.local() != local => lite.restart(now, local, Some(remote)),
+            _ => self.set_remote(remote),
+        }
+    }
+
     pub(crate) fn set_remote(&mut self, remote: IceCredentials) {
         match self {
             Self::Lite(lite) => lite.set_remote(remote),

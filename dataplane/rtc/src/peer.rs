@@ -282,9 +282,19 @@ impl Peer {
         self.sctp.as_ref().map(|sctp| sctp.drops()).unwrap_or_default()
     }
 
-    /// The peer's credentials, when they were not known yet.
-    pub fn set_remote_ice(&mut self, remote: IceCredentials) {
-        self.ice.set_remote(remote);
+    /// Credentials as described now. New ones of our own are an ICE restart.
+    pub fn set_ice(&mut self, now: Instant, local: IceCredentials, remote: IceCredentials) {
+        self.ice.set(now, local, remote);
+    }
+
+    /// Data channels may be used from now on, if they could not before.
+    pub fn enable_data(&mut self) {
+        if self.sctp.is_none() && self.state != State::Closed {
+            let sctp = self.sctp.insert(Box::new(Sctp::new(self.role)));
+            if self.srtp.is_some() {
+                sctp.start();
+            }
+        }
     }
 
     /// Another place where a controlling agent may find the peer.

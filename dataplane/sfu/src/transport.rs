@@ -3,7 +3,9 @@
 use std::net::SocketAddr;
 use std::time::Instant;
 
-use auralink_proto::{DataChannel, ReceiveSection, RoomId, SectionIndex, TransportId, TransportStats};
+use auralink_proto::{
+    DataChannel, DataChannels, ReceiveSection, RoomId, SectionIndex, TransportId, TransportStats,
+};
 use auralink_rtc::peer::Peer;
 use auralink_rtc::twcc::TwccRecorder;
 
@@ -98,8 +100,9 @@ pub struct Transport {
     pub due: Due,
     /// [`Self::moved`] at the last report.
     pub reported: u64,
-    /// Stream identifiers of the two channels, once open.
-    pub channels: [Option<u16>; 2],
+    pub data: DataChannels,
+    /// Stream identifiers of the channels, once open.
+    pub channels: [Option<u16>; DataChannel::ALL.len()],
     /// Tuples that passed a check; bounded by the peer.
     pub remotes: Vec<SocketAddr>,
     pub stats: TransportStats,
@@ -141,11 +144,12 @@ impl Transport {
         match channel {
             DataChannel::Reliable => 0,
             DataChannel::Lossy => 1,
+            DataChannel::Track => 2,
         }
     }
 
     pub fn channel_of(&self, stream: u16) -> Option<DataChannel> {
-        [DataChannel::Reliable, DataChannel::Lossy]
+        DataChannel::ALL
             .into_iter()
             .find(|channel| self.channels[Self::channel_slot(*channel)] == Some(stream))
     }

@@ -1,8 +1,8 @@
 //! Control, played: complete specifications, one version after the other, from who is in the room and what is live.
 
 use auralink_proto::{
-    Codec, DtlsRole, ExtensionMap, ExtensionUri, Fingerprint, IceCredentials, MediaKind, Mid, PayloadMap,
-    ReceiveSection, Rid, RoomId, SendSection, TrackId, TransportId, TransportSpec,
+    Codec, DataChannels, DtlsRole, ExtensionMap, ExtensionUri, Fingerprint, IceCredentials, MediaKind, Mid,
+    PayloadMap, ReceiveSection, Rid, RoomId, SendSection, TrackId, TransportId, TransportSpec,
 };
 
 use crate::publish::{AUDIO_PT, LEVEL, MID, REPAIRED_RID, RID, RIDS, RTX_PT, TWCC, VIDEO_PT};
@@ -114,6 +114,6 @@ pub fn spec(room: RoomId, seats: &[Option<Member>], seat: usize) -> Option<Trans
         cname: format!("client{}", member.index),
         send: send.collect(),
         receive: receive.to_vec(),
-        data: false,
+        data: DataChannels::Off,
     })
 }

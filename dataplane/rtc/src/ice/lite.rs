@@ -197,6 +197,10 @@ impl Lite {
         self.tuples.iter().any(|tuple| tuple.route.remote == remote)
     }
 
+    pub(crate) fn local(&self) -> &IceCredentials {
+        &self.local
+    }
+
     pub(crate) fn set_remote(&mut self, remote: IceCredentials) {
         self.remote = Some(remote);
     }

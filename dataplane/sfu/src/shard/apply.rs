@@ -3,8 +3,8 @@
 use std::time::Instant;
 
 use auralink_proto::{
-    CloseReason, Command, DtlsRole, Event, Intent, MediaKind, Mid, ReceiveSection, SendSection, TrackId,
-    TransportId, TransportSpec,
+    CloseReason, Command, DataChannels, DtlsRole, Event, Intent, MediaKind, Mid, ReceiveSection, SendSection,
+    TrackId, TransportId, TransportSpec,
 };
 use auralink_rtc::dtls;
 use auralink_rtc::ice::{CONSENT_TIMEOUT, IceCredentials, IceMode};
@@ -76,7 +76,11 @@ impl Shard {
         let Some(held) = self.transports.get_mut(slot).filter(|held| held.version < version) else { return };
         self.handling = Some(slot);
         held.version = version;
-        held.peer.set_remote_ice(credentials(&spec.remote_ice));
+        held.peer.set_ice(now, credentials(&spec.local_ice), credentials(&spec.remote_ice));
+        if spec.data != DataChannels::Off {
+            held.data = spec.data;
+            held.peer.enable_data();
+        }
         self.apply_receive(now, slot, spec.receive, out);
         self.apply_send(now, slot, &spec.send, out);
         out.events.push(Event::TransportApplied { transport, version });
@@ -95,7 +99,7 @@ impl Shard {
             ice: IceMode::Lite,
             local_address: None,
             remote_candidates: Vec::new(),
-            data: spec.data,
+            data: spec.data != DataChannels::Off,
             consent_timeout: CONSENT_TIMEOUT,
         };
         let seed = self.next_random();
@@ -117,7 +121,8 @@ impl Shard {
             departures: Departures::new(now),
             due: Due::default(),
             reported: 0,
-            channels: [None; 2],
+            data: spec.data,
+            channels: Default::default(),
             remotes: Vec::new(),
             stats: Default::default(),
         };

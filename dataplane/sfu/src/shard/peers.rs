@@ -2,17 +2,14 @@
 
 use std::time::Instant;
 
-use auralink_proto::{CloseReason, DataChannel, Event};
+use auralink_proto::{CloseReason, DataChannel, DataChannels, Event};
 use auralink_rtc::peer::{PeerClose, PeerEvent};
+use auralink_rtc::sctp::Reliability;
 
 use super::{Datagram, Output, Shard, TupleOwner};
 use crate::lanes::LaneSignal;
 use crate::stats::DropReason;
 use crate::transport::Transport;
-
-/// Labels of the two channels LiveKit's clients open.
-const CHANNEL_LABELS: [(&str, DataChannel); 2] =
-    [("_reliable", DataChannel::Reliable), ("_lossy", DataChannel::Lossy)];
 
 impl Shard {
     pub(super) fn receive_stun(
@@ -41,9 +38,7 @@ impl Shard {
                 PeerEvent::Nominated(_) => {}
                 PeerEvent::Connected { .. } => self.on_connected(now, slot, out),
                 PeerEvent::ChannelOpen { id: stream, label, .. } => {
-                    let channel =
-                        CHANNEL_LABELS.iter().find(|(known, _)| *known == label).map(|(_, channel)| *channel);
-                    if let Some(channel) = channel {
+                    if let Some(channel) = DataChannel::ALL.into_iter().find(|known| known.label() == label) {
                         transport.channels[Transport::channel_slot(channel)] = Some(stream);
                         out.events.push(Event::DataOpen { transport: id, channel });
                     }
@@ -57,7 +52,7 @@ impl Shard {
                         transport.channels[Transport::channel_slot(channel)] = None;
                     }
                 }
-                PeerEvent::DataLost => transport.channels = [None; 2],
+                PeerEvent::DataLost => transport.channels = Default::default(),
                 PeerEvent::Closed(reason) => {
                     self.remove_transport(now, slot, out);
                     out.events.push(Event::TransportClosed { transport: id, reason: close_reason(reason) });
@@ -101,6 +96,14 @@ impl Shard {
         if let Some(seal) = transport.peer.srtp_seal() {
             for line in &mut transport.lines {
                 line.register(seal);
+            }
+        }
+        if transport.data == DataChannels::Opened {
+            for channel in DataChannel::ALL {
+                let reliable = channel == DataChannel::Reliable;
+                let reliability = if reliable { Reliability::Reliable } else { Reliability::Retransmits(0) };
+                // There is room for three channels at the start of an association.
+                let _ = transport.peer.open_channel(now, channel.label(), reliable, reliability);
             }
         }
         out.events.push(Event::TransportConnected { transport: transport.id });

@@ -244,7 +244,7 @@ fn an_ice_restart_keeps_the_session() {
     world.run_for(MS * 50);
     let now = world.now;
     let (server, client) = (credentials("server2"), credentials("client2"));
-    world.server().peer.restart_ice(now, server.clone(), Some(client.clone()));
+    world.server().peer.set_ice(now, server.clone(), client.clone());
     world.run_for(Duration::from_secs(3));
     assert!(world.server().peer.is_connected(), "checks of the old generation still count");
     let now = world.now;
