@@ -35,6 +35,8 @@ pub struct App {
     pub keys: Keys,
     pub rooms: Rooms,
     pub telemetry: Arc<Telemetry>,
+    /// How signalling connections speak.
+    pub signal: yawc::Options,
 }
 
 impl App {
@@ -69,7 +71,7 @@ pub fn router(app: App) -> Router {
         .route("/meet", get(web::page))
         .route("/meet/{*path}", get(web::page))
         .route("/meet/token", get(web::page).post(meet::token))
-        .route("/rtc", any(rtc::v0))
+        .route("/rtc", get(rtc::v0))
         .route("/rtc/v1", get(rtc::v1))
         .route("/rtc/validate", get(rtc::validate_v0))
         .route("/rtc/v1/validate", get(rtc::validate_v1))

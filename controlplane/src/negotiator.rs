@@ -6,6 +6,8 @@
 
 pub mod answer;
 pub mod offer;
+pub mod offerer;
+mod pace;
 pub mod slots;
 #[cfg(test)]
 mod tests;
@@ -14,11 +16,12 @@ use std::collections::{HashMap, HashSet};
 use std::time::{Duration, Instant};
 
 use auralink_proto::{
-    Candidate, DtlsRole, ExtensionMap, ExtensionUri, Fingerprint, IceCredentials, MediaKind, Mid, RoomId,
-    TrackId, TransportId, TransportSpec,
+    Candidate, DataChannels, DtlsRole, ExtensionMap, ExtensionUri, Fingerprint, IceCredentials, MediaKind,
+    Mid, RoomId, TrackId, TransportId, TransportSpec,
 };
 
 use offer::{Offer, OfferError, SECTIONS_MAX, SectionKind};
+use pace::Pace;
 use slots::{Attached, Role, Section, Ssrcs};
 
 /// After this long a demand for sections that brought no offer is forgotten, and made again if still needed.
@@ -67,6 +70,10 @@ pub struct Wanted {
 pub enum Action {
     /// Bring the shard to this specification.
     Apply(Box<TransportSpec>),
+    /// Send this offer.
+    Offer { id: u32, sdp: String, mid_to_track_id: HashMap<String, String> },
+    /// The client owes an answer for too long.
+    Stalled,
     /// Send this answer.
     Answer { id: u32, sdp: String, mid_to_track_id: HashMap<String, String> },
     /// Ask the client for this many more sections, or with zeros just for another offer.
@@ -110,6 +117,7 @@ pub struct Negotiator {
     outstanding: [u32; 2],
     /// When an offer was last asked for, if none came since.
     demanded: Option<Instant>,
+    pace: Pace,
     ssrcs: HashSet<u32>,
 }
 
@@ -131,6 +139,7 @@ impl Negotiator {
             dirty: false,
             outstanding: [0; 2],
             demanded: None,
+            pace: Pace::default(),
             ssrcs: HashSet::new(),
         }
     }
@@ -144,6 +153,11 @@ impl Negotiator {
     /// Whether the client was asked for an offer that has not come yet.
     pub fn is_waiting(&self) -> bool {
         self.demanded.is_some()
+    }
+
+    /// When to call [`Self::poll`] if nothing changes before.
+    pub fn due(&self) -> Option<Instant> {
+        self.pace.due()
     }
 
     /// Announces a track of the participant's own, before the offer that carries it.
@@ -232,6 +246,7 @@ impl Negotiator {
         self.pending = None;
         self.answers += 1;
         let shared = answer::Shared {
+            form: answer::Form::Answer,
             session_id: self.session_id,
             version: self.answers,
             ice: &self.local_ice,
@@ -431,6 +446,7 @@ impl Negotiator {
             self.publications.iter().any(|publication| publication.track == track && publication.muted)
         };
         let bundle = self.bundle_extensions();
+        let data = self.sections.iter().any(|s| s.offered.usable && s.offered.kind == SectionKind::Data);
         let receive = self.sections.iter().filter_map(|section| match section.role {
             Role::Receive { track } => section.receive(is_muted(track), bundle),
             _ => None,
@@ -446,12 +462,12 @@ impl Negotiator {
             cname: self.cname.clone(),
             receive: receive.collect(),
             send: self.sections.iter().filter_map(Section::send).collect(),
-            data: self.sections.iter().any(|s| s.offered.usable && s.offered.kind == SectionKind::Data),
+            data: if data { DataChannels::Accepted } else { DataChannels::Off },
         })));
         self.version
     }
 
-    /// Needed sections are those wanted, less those free, less those already asked for.
+    /// Asks the client for what is missing, or for an answer's worth of news, when it is time.
     fn demand(&mut self, now: Instant, out: &mut Vec<Action>) {
         if self.remote.is_none() {
             return;
@@ -460,35 +476,43 @@ impl Negotiator {
             self.demanded = None;
             self.outstanding = [0; 2];
         }
+        let ([audios, videos], unattached) = self.missing();
+        // With an answer on its way, what it will say is not stale yet.
+        let stale = self.pending.is_none() && self.sections.iter().any(Section::is_stale);
+        let lacks_sections = audios + videos > 0;
+        if !lacks_sections && (self.demanded.is_some() || !(unattached || stale)) {
+            self.pace.rest();
+        } else if self.pace.is_time(lacks_sections || unattached, now) {
+            self.demanded = Some(now);
+            let [audio, video] = &mut self.outstanding;
+            *audio += audios;
+            *video += videos;
+            out.push(Action::Demand { audios, videos });
+        }
+    }
+
+    /// Needed sections, audio and video, are those wanted, less those free, less those already asked for. Also whether a track
+    /// waits for a section that is free or asked for.
+    fn missing(&self) -> ([u32; 2], bool) {
         let mut unattached = false;
-        let mut needed = [0_u32; 2];
         let mut room = SECTIONS_MAX.saturating_sub(self.sections.len()) as u32;
-        for (slot, kind) in [MediaKind::Audio, MediaKind::Video].into_iter().enumerate() {
-            let waiting =
-                self.wanted.iter().filter(|w| w.kind == kind && self.mid_of(w.track).is_none()).count()
-                    as u32;
+        let mut count = |kind, outstanding: u32| {
+            let waiting = self.wanted.iter().filter(|w| w.kind == kind && self.mid_of(w.track).is_none());
+            let waiting = waiting.count() as u32;
             let free = self.sections.iter().filter(|s| s.is_free(kind)).count() as u32;
-            let (Some(outstanding), Some(needed)) = (self.outstanding.get_mut(slot), needed.get_mut(slot))
-            else {
-                continue;
-            };
-            unattached |= waiting > 0 && free + *outstanding > 0;
+            unattached |= waiting > 0 && free + outstanding > 0;
             // More sections do not help a client that cannot decode what we forward.
             let incapable =
                 |s: &Section| s.offered.kind == SectionKind::Media(kind) && s.offered.payloads.is_empty();
             if self.sections.iter().any(incapable) {
-                continue;
+                return 0;
             }
-            *needed = waiting.saturating_sub(free + *outstanding).min(room);
-            *outstanding += *needed;
-            room -= *needed;
-        }
-        let [audios, videos] = needed;
-        // With an answer on its way, what it will say is not stale yet.
-        let stale = self.pending.is_none() && self.sections.iter().any(Section::is_stale);
-        if audios + videos > 0 || ((unattached || stale) && self.demanded.is_none()) {
-            self.demanded = Some(now);
-            out.push(Action::Demand { audios, videos });
-        }
+            let needed = waiting.saturating_sub(free + outstanding).min(room);
+            room -= needed;
+            needed
+        };
+        let [audio, video] = self.outstanding;
+        let needed = [count(MediaKind::Audio, audio), count(MediaKind::Video, video)];
+        (needed, unattached)
     }
 }

@@ -1,14 +1,20 @@
 //! All rooms of this node: finding, making and ending them. Each room's state belongs to its own task.
 
 pub mod actor;
+pub mod backlog;
+mod connection;
 mod data;
+pub mod data_track;
+pub mod dynacast;
 pub mod join;
 pub mod participant;
 mod presence;
 mod publish;
 mod refresh;
 mod request;
+mod resume;
 pub mod room;
+pub mod simulate;
 mod subscribe;
 #[cfg(test)]
 mod tests;
@@ -28,7 +34,7 @@ use crate::media::Media;
 use crate::telemetry::Telemetry;
 use actor::{Actor, Input, Outgoing};
 use join::JoinError;
-use participant::{JoinParams, ParticipantKey};
+use participant::{JoinParams, ParticipantKey, ResumeParams};
 use room::{Mint, RoomParams};
 
 /// Rooms a join may find ended before it gives up.
@@ -58,6 +64,8 @@ pub enum RoomError {
 #[derive(Debug)]
 pub struct Session {
     pub key: ParticipantKey,
+    /// Tells this connection from earlier and later ones of the same participant.
+    pub number: u64,
     inbox: mpsc::Sender<Input>,
     pub outgoing: mpsc::Receiver<Outgoing>,
 }
@@ -65,14 +73,15 @@ pub struct Session {
 impl Session {
     /// Passes a request on, waiting while the room is busy. False when the room is over.
     pub async fn request(&self, request: auralink_livekit::SignalRequest) -> bool {
-        self.inbox.send(Input::Request(self.key, Box::new(request))).await.is_ok()
+        self.inbox.send(Input::Request(self.key, self.number, Box::new(request))).await.is_ok()
     }
 }
 
 impl Drop for Session {
     fn drop(&mut self) {
-        let (inbox, key) = (self.inbox.clone(), self.key);
-        if let Err(mpsc::error::TrySendError::Full(input)) = inbox.try_send(Input::SignalClosed(key))
+        let inbox = self.inbox.clone();
+        let closed = Input::SignalClosed(self.key, self.number);
+        if let Err(mpsc::error::TrySendError::Full(input)) = inbox.try_send(closed)
             && let Ok(runtime) = tokio::runtime::Handle::try_current()
         {
             runtime.spawn(async move { inbox.send(input).await });
@@ -224,12 +233,24 @@ impl Rooms {
                 continue;
             }
             match joined.await {
-                Ok(Ok(())) => return Ok(Session { key, inbox, outgoing }),
+                Ok(Ok(())) => return Ok(Session { key, number: key.0, inbox, outgoing }),
                 Ok(Err(JoinError::Ended)) | Err(_) => {}
                 Ok(Err(error)) => return Err(error.into()),
             }
         }
         Err(JoinError::Ended.into())
+    }
+
+    /// Gives a participant that is still there a new signalling connection. `None` when nobody knows it: it has to join anew.
+    pub async fn resume(&self, name: &str, params: ResumeParams) -> Option<Session> {
+        let inbox = self.find(name)?;
+        let number = self.shared.next_key.fetch_add(1, Ordering::Relaxed);
+        let (socket, outgoing) = mpsc::channel(self.shared.config.limit.signal_queue_max.max(1));
+        let (reply, resumed) = oneshot::channel();
+        let params = Box::new(params);
+        inbox.send(Input::Resume { number, params, socket, reply }).await.ok()?;
+        let key = resumed.await.ok()??;
+        Some(Session { key, number, inbox, outgoing })
     }
 
     /// Creates a room, or returns the one there is.

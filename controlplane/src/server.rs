@@ -15,6 +15,7 @@ use crate::http::connection::BoundedListener;
 use crate::http::{self, App};
 use crate::media::Media;
 use crate::rooms::Rooms;
+use crate::signal::socket;
 use crate::telemetry::{ShardReports, Telemetry};
 
 /// After the rooms were ended, how long open connections may take to finish.
@@ -92,7 +93,8 @@ impl Control {
         let telemetry = Arc::new(Telemetry { shards, ..Telemetry::default() });
         let keys = Keys::new(config.keys.clone());
         let rooms = Rooms::new(config.clone(), media.clone(), Arc::clone(&telemetry));
-        let app = App { config: Arc::new(config), keys, rooms, telemetry };
+        let signal = socket::options(config.limit.signal_message_bytes_max);
+        let app = App { config: Arc::new(config), keys, rooms, telemetry, signal };
         Self { app, media }
     }
 

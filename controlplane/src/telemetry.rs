@@ -53,6 +53,14 @@ counters! {
     offers_refused = "offers_refused_total";
     /// Offers dropped because a newer one was already known.
     offers_stale = "offers_stale_total";
+    /// Clients that never answered an offer.
+    negotiations_stalled = "negotiations_stalled_total";
+    /// Participants that came back with a new signalling connection.
+    resumes = "resumes_total";
+    /// Attempts to come back that were told to join anew.
+    resumes_refused = "resumes_refused_total";
+    /// Reliable data packets that came twice.
+    data_duplicates = "data_packets_duplicate_total";
     /// Data packets passed on.
     data_packets = "data_packets_total";
     /// Data packets dropped: not decodable, not permitted or without a receiver.

@@ -1,23 +1,22 @@
-//! Joining over `/rtc/v1`: everything that can be refused is refused before the upgrade, as an HTTP status with a text.
+//! Joining over `/rtc` and `/rtc/v1`: everything that can be refused is refused before the upgrade, as an HTTP status with a text.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 
 use auralink_livekit::{JoinRequest, participant_info};
-use axum::extract::ws::rejection::WebSocketUpgradeRejection;
-use axum::extract::{Query, State, WebSocketUpgrade};
+use axum::body::Body;
+use axum::extract::{Query, State};
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Response};
+use yawc::{HttpWebSocket, IncomingUpgrade};
 
 use super::{App, refusal};
 use crate::auth::{AuthError, NAME_BYTES_MAX, VideoGrant};
-use crate::rooms::participant::JoinParams;
+use crate::rooms::participant::{JoinParams, ResumeParams};
 use crate::rooms::{RoomChoice, RoomError};
 use crate::signal::join_request::{self, JoinRequestError};
-use crate::signal::socket;
+use crate::signal::{join_query, socket};
 use crate::telemetry::count;
-
-/// Of each WebSocket, for as long as it lives: most messages are small, and a longer one grows it.
-const READ_BUFFER_BYTES: usize = 4 << 10;
 
 type Parameters = Query<HashMap<String, String>>;
 
@@ -38,13 +37,17 @@ enum Refusal {
     TooLong(&'static str, usize),
     #[error("permissions denied: updating own metadata is not granted")]
     Metadata,
+    #[error("the WebSocket extensions offered cannot be agreed on")]
+    Upgrade,
 }
 
 impl IntoResponse for Refusal {
     fn into_response(self) -> Response {
         let status = match &self {
             Self::Auth(_) | Self::Metadata => StatusCode::UNAUTHORIZED,
-            Self::Request(_) | Self::NoIdentity | Self::NoRoom | Self::TooLong(..) => StatusCode::BAD_REQUEST,
+            Self::Request(_) | Self::NoIdentity | Self::NoRoom | Self::TooLong(..) | Self::Upgrade => {
+                StatusCode::BAD_REQUEST
+            }
             Self::Room(RoomError::Absent) => StatusCode::NOT_FOUND,
             Self::Room(RoomError::TooMany | RoomError::Join(_)) => StatusCode::SERVICE_UNAVAILABLE,
         };
@@ -58,22 +61,50 @@ struct Admission {
     params: JoinParams,
     /// Set when the join may create the room.
     create: Option<RoomChoice>,
-    reconnect: bool,
+    /// Set when a participant comes back.
+    resume: Option<ResumeParams>,
+}
+
+/// Which protocol a path speaks.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Path {
+    /// `/rtc`: two peer connections, unless a join request says otherwise.
+    V0,
+    /// `/rtc/v1`: one.
+    V1,
+}
+
+impl Path {
+    /// The request, and whether its client has two peer connections.
+    fn request(self, parameters: &HashMap<String, String>) -> (Result<JoinRequest, JoinRequestError>, bool) {
+        let wrapped = parameters.get("join_request").map(String::as_str);
+        if self == Self::V0 && wrapped.is_none_or(str::is_empty) {
+            (join_query::parse(parameters), true)
+        } else {
+            (join_request::parse(wrapped), false)
+        }
+    }
 }
 
 fn admit(
     app: &App,
     headers: &HeaderMap,
     parameters: &HashMap<String, String>,
-    request: Result<JoinRequest, JoinRequestError>,
+    path: Path,
 ) -> Result<Admission, Refusal> {
     let caller = app.caller(headers, parameters.get("access_token").map(String::as_str))?;
-    let grant = caller.video().clone();
+    let mut grant = caller.video().clone();
     if !grant.room_join {
         return Err(AuthError::Denied.into());
     }
+    let (request, dual) = path.request(parameters);
     let request = request?;
-    let (identity, room) = (caller.identity().to_owned(), grant.room.clone());
+    let (mut identity, room) = (caller.identity().to_owned(), grant.room.clone());
+    // A second connection of the same person that only publishes.
+    if let Some(publish) = parameters.get("publish").filter(|publish| dual && !publish.is_empty()) {
+        identity = format!("{identity}#{publish}");
+        grant.can_subscribe = Some(false);
+    }
     if identity.is_empty() {
         return Err(Refusal::NoIdentity);
     }
@@ -100,7 +131,12 @@ fn admit(
     Ok(Admission {
         room,
         create: may_create.then(|| choice.unwrap_or_default()),
-        reconnect: request.reconnect,
+        resume: request.reconnect.then(|| ResumeParams {
+            identity: identity.clone(),
+            participant_sid: request.participant_sid,
+            offer: request.publisher_offer.clone(),
+            sync_state: request.sync_state,
+        }),
         params: JoinParams {
             identity,
             name: claims.name,
@@ -113,6 +149,7 @@ fn admit(
             settings: request.connection_settings.unwrap_or_default(),
             add_tracks: request.add_track_requests,
             offer: request.publisher_offer,
+            dual,
         },
     })
 }
@@ -156,9 +193,16 @@ fn log_refusal(app: &App, refusal: &Refusal) {
     });
 }
 
-/// Two peer connections are not spoken here; clients that see this 404 say so or try `/rtc/v1`.
-pub(super) async fn v0() -> StatusCode {
-    StatusCode::NOT_FOUND
+type Upgrade = Result<IncomingUpgrade, StatusCode>;
+
+/// `GET /rtc`, a WebSocket.
+pub(super) async fn v0(
+    State(app): State<App>,
+    Query(parameters): Parameters,
+    headers: HeaderMap,
+    upgrade: Upgrade,
+) -> Response {
+    answer(app, &parameters, &headers, Path::V0, upgrade).await
 }
 
 /// `GET /rtc/v1`, a WebSocket.
@@ -166,10 +210,20 @@ pub(super) async fn v1(
     State(app): State<App>,
     Query(parameters): Parameters,
     headers: HeaderMap,
-    upgrade: Result<WebSocketUpgrade, WebSocketUpgradeRejection>,
+    upgrade: Upgrade,
+) -> Response {
+    answer(app, &parameters, &headers, Path::V1, upgrade).await
+}
+
+async fn answer(
+    app: App,
+    parameters: &HashMap<String, String>,
+    headers: &HeaderMap,
+    path: Path,
+    upgrade: Upgrade,
 ) -> Response {
     let Ok(upgrade) = upgrade else { return StatusCode::NOT_FOUND.into_response() };
-    match join(app.clone(), &parameters, &headers, upgrade).await {
+    match join(app.clone(), parameters, headers, path, upgrade).await {
         Ok(response) => response,
         Err(refusal) => {
             log_refusal(&app, &refusal);
@@ -182,48 +236,57 @@ async fn join(
     app: App,
     parameters: &HashMap<String, String>,
     headers: &HeaderMap,
-    upgrade: WebSocketUpgrade,
+    path: Path,
+    upgrade: IncomingUpgrade,
 ) -> Result<Response, Refusal> {
-    let request = join_request::parse(parameters.get("join_request").map(String::as_str));
-    let admission = admit(&app, headers, parameters, request)?;
-    let bytes_max = app.config.limit.signal_message_bytes_max;
-    let upgrade =
-        upgrade.max_message_size(bytes_max).max_frame_size(bytes_max).read_buffer_size(READ_BUFFER_BYTES);
-    if admission.reconnect {
-        return Ok(upgrade.on_upgrade(socket::refuse_resume));
-    }
-    let session = app.rooms.join(&admission.room, admission.params, admission.create.as_ref()).await?;
-    let (rate_max, telemetry) = (app.config.limit.signal_rate_max, app.telemetry);
+    let admission = admit(&app, headers, parameters, path)?;
+    let session = match admission.resume {
+        Some(resume) => match app.rooms.resume(&admission.room, resume).await {
+            Some(session) => session,
+            None => return upgraded(&app, upgrade, socket::refuse_resume),
+        },
+        None => app.rooms.join(&admission.room, admission.params, admission.create.as_ref()).await?,
+    };
+    let (rate_max, telemetry) = (app.config.limit.signal_rate_max, Arc::clone(&app.telemetry));
     // Should the upgrade fail, the closure is dropped and the session with it.
-    Ok(upgrade.on_upgrade(move |socket| socket::run(socket, session, rate_max, telemetry)))
+    upgraded(&app, upgrade, move |socket| socket::run(socket, session, rate_max, telemetry))
 }
 
-/// `GET /rtc/v1/validate`: what a join would answer, without joining.
-pub(super) async fn validate_v1(
-    State(app): State<App>,
-    Query(parameters): Parameters,
-    headers: HeaderMap,
-) -> Response {
-    let request = join_request::parse(parameters.get("join_request").map(String::as_str));
-    validate(&app, &headers, &parameters, request)
+/// Switches protocols, then lets `run` have the socket.
+fn upgraded<F: Future<Output = ()> + Send + 'static>(
+    app: &App,
+    upgrade: IncomingUpgrade,
+    run: impl FnOnce(HttpWebSocket) -> F + Send + 'static,
+) -> Result<Response, Refusal> {
+    let (response, socket) = upgrade.upgrade(app.signal.clone()).map_err(|_| Refusal::Upgrade)?;
+    tokio::spawn(async move {
+        if let Ok(socket) = socket.await {
+            run(socket).await;
+        }
+    });
+    Ok(response.map(|_| Body::empty()))
 }
 
-/// `GET /rtc/validate`: the same for clients of the older path.
+/// `GET /rtc/validate`: what a join would answer, without joining.
 pub(super) async fn validate_v0(
     State(app): State<App>,
     Query(parameters): Parameters,
     headers: HeaderMap,
 ) -> Response {
-    validate(&app, &headers, &parameters, Ok(JoinRequest::default()))
+    validate(&app, &headers, &parameters, Path::V0)
 }
 
-fn validate(
-    app: &App,
-    headers: &HeaderMap,
-    parameters: &HashMap<String, String>,
-    request: Result<JoinRequest, JoinRequestError>,
+/// `GET /rtc/v1/validate`: the same for the newer path.
+pub(super) async fn validate_v1(
+    State(app): State<App>,
+    Query(parameters): Parameters,
+    headers: HeaderMap,
 ) -> Response {
-    match admit(app, headers, parameters, request) {
+    validate(&app, &headers, &parameters, Path::V1)
+}
+
+fn validate(app: &App, headers: &HeaderMap, parameters: &HashMap<String, String>, path: Path) -> Response {
+    match admit(app, headers, parameters, path) {
         Ok(_) => refusal(StatusCode::OK, "success"),
         Err(refusal) => refusal.into_response(),
     }

@@ -1,4 +1,4 @@
-//! Writing the SDP answer (RFC 8829 §5.3): ICE-lite, DTLS-passive, one bundled transport, the client's numbers kept.
+//! Writing descriptions (RFC 8829 §5.2, §5.3): ICE-lite, DTLS server, one bundled transport, the client's numbers kept.
 
 use std::fmt::{self, Write as _};
 
@@ -11,9 +11,17 @@ use super::slots::{Role, Section};
 const SCTP_PORT: u16 = 5_000;
 const MESSAGE_BYTES_MAX: u32 = 65_535;
 
-/// What every section of an answer shares.
+/// Which of the two descriptions is written.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Form {
+    Offer,
+    Answer,
+}
+
+/// What every section of a description shares.
 #[derive(Clone, Copy, Debug)]
 pub struct Shared<'a> {
+    pub form: Form,
     pub session_id: u64,
     pub version: u32,
     pub ice: &'a IceCredentials,
@@ -65,7 +73,7 @@ macro_rules! line {
 /// A section's answer takes about this much.
 const SECTION_BYTES: usize = 1_024;
 
-/// Writes the answer to an offer whose sections were decided.
+/// Writes a description whose sections were decided.
 pub fn write(shared: &Shared<'_>, sections: &[Section]) -> String {
     let mut text = Text(String::with_capacity(SECTION_BYTES * (sections.len() + 1)));
     line!(text, "v=0");
@@ -127,7 +135,8 @@ fn transport(shared: &Shared<'_>) -> String {
     line!(text, "a=ice-pwd:{}", shared.ice.pwd);
     let bytes = shared.fingerprint.0.iter();
     text.list("a=fingerprint:sha-256 ", ":", bytes.map(|byte| format!("{byte:02X}")));
-    line!(text, "a=setup:passive");
+    // An offer has to leave the choice (RFC 8842 §5.2); whoever answers chooses to be the client.
+    line!(text, "a=setup:{}", if shared.form == Form::Offer { "actpass" } else { "passive" });
     text.0
 }
 

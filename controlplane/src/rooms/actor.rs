@@ -9,7 +9,7 @@ use auralink_proto::Event;
 use tokio::sync::{mpsc, oneshot};
 
 use super::join::JoinError;
-use super::participant::{JoinParams, ParticipantKey};
+use super::participant::{JoinParams, ParticipantKey, ResumeParams};
 use super::room::{Output, Room, RoomParams, Turn};
 use crate::media::Media;
 use crate::telemetry::{Telemetry, count};
@@ -36,8 +36,16 @@ pub enum Input {
         socket: mpsc::Sender<Outgoing>,
         reply: oneshot::Sender<Result<(), JoinError>>,
     },
-    Request(ParticipantKey, Box<SignalRequest>),
-    SignalClosed(ParticipantKey),
+    /// A participant comes back; answered with who it is, if it is known.
+    Resume {
+        number: u64,
+        params: Box<ResumeParams>,
+        socket: mpsc::Sender<Outgoing>,
+        reply: oneshot::Sender<Option<ParticipantKey>>,
+    },
+    /// From the signalling connection of that number.
+    Request(ParticipantKey, u64, Box<SignalRequest>),
+    SignalClosed(ParticipantKey, u64),
     Event(Event),
     Describe(oneshot::Sender<RoomInfo>),
     Participants(oneshot::Sender<Vec<ParticipantInfo>>),
@@ -45,12 +53,18 @@ pub enum Input {
     End(DisconnectReason, oneshot::Sender<()>),
 }
 
+/// A participant's signalling connection.
+struct Socket {
+    number: u64,
+    queue: mpsc::Sender<Outgoing>,
+}
+
 /// A running room.
 pub struct Actor {
     room: Room,
     inbox: mpsc::Receiver<Input>,
     own: mpsc::WeakSender<Input>,
-    sockets: HashMap<ParticipantKey, mpsc::Sender<Outgoing>>,
+    sockets: HashMap<ParticipantKey, Socket>,
     media: Media,
     telemetry: Arc<Telemetry>,
     out: Vec<Output>,
@@ -59,6 +73,13 @@ pub struct Actor {
 /// Milliseconds since 1970.
 pub fn unix_ms() -> i64 {
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis() as i64)
+}
+
+async fn until(due: Option<Instant>) {
+    match due {
+        Some(due) => tokio::time::sleep_until(due.into()).await,
+        None => std::future::pending().await,
+    }
 }
 
 impl Actor {
@@ -87,12 +108,14 @@ impl Actor {
         let mut tick = tokio::time::interval(TICK);
         tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
+            let due = self.room.next_due();
             tokio::select! {
                 input = self.inbox.recv() => match input {
                     Some(input) => self.take(input),
                     None => break,
                 },
                 _ = tick.tick() => self.turn(|room, turn| room.handle_tick(turn)),
+                () = until(due) => self.turn(|room, turn| room.handle_due(turn)),
             }
             self.carry_out().await;
             if self.room.is_over(Instant::now()) {
@@ -117,7 +140,7 @@ impl Actor {
     fn take(&mut self, input: Input) {
         match input {
             Input::Join { key, params, socket, reply } => {
-                self.sockets.insert(key, socket);
+                self.sockets.insert(key, Socket { number: key.0, queue: socket });
                 let joined = self.turn(|room, turn| room.handle_join(key, *params, turn));
                 if joined.is_err() {
                     self.sockets.remove(&key);
@@ -127,12 +150,34 @@ impl Actor {
                     self.turn(|room, turn| room.handle_signal_closed(key, turn));
                 }
             }
-            Input::Request(key, request) => {
-                self.turn(|room, turn| room.handle_request(key, *request, turn));
+            Input::Resume { number, params, socket, reply } => {
+                let key = self.room.resumable(&params);
+                if let Some(key) = key {
+                    let before = self.sockets.insert(key, Socket { number, queue: socket });
+                    if let Some(before) = before {
+                        // Full or gone: then it closes when the queue is dropped.
+                        let _ = before.queue.try_send(Outgoing::Close);
+                    }
+                    self.turn(|room, turn| room.handle_resume(key, *params, turn));
+                } else {
+                    count(&self.telemetry.counters.resumes_refused);
+                }
+                if reply.send(key).is_err()
+                    && let Some(key) = key
+                {
+                    self.turn(|room, turn| room.handle_signal_closed(key, turn));
+                }
             }
-            Input::SignalClosed(key) => {
-                self.sockets.remove(&key);
-                self.turn(|room, turn| room.handle_signal_closed(key, turn));
+            Input::Request(key, number, request) => {
+                if self.is_current(key, number) {
+                    self.turn(|room, turn| room.handle_request(key, *request, turn));
+                }
+            }
+            Input::SignalClosed(key, number) => {
+                if self.is_current(key, number) {
+                    self.sockets.remove(&key);
+                    self.turn(|room, turn| room.handle_signal_closed(key, turn));
+                }
             }
             Input::Event(event) => self.turn(|room, turn| room.handle_event(event, turn)),
             // Whoever asked may have gone.
@@ -143,6 +188,11 @@ impl Actor {
                 let _ = reply.send(());
             }
         }
+    }
+
+    /// Whether a connection is the participant's latest: what an earlier one still brings is void.
+    fn is_current(&self, key: ParticipantKey, number: u64) -> bool {
+        self.sockets.get(&key).is_none_or(|socket| socket.number == number)
     }
 
     async fn carry_out(&mut self) {
@@ -180,7 +230,7 @@ impl Actor {
     /// Queues a message. A client that does not read, or is gone, loses its socket and stands in `lost`.
     fn send(&mut self, key: ParticipantKey, outgoing: Outgoing, lost: &mut Vec<ParticipantKey>) {
         let Some(socket) = self.sockets.get(&key) else { return };
-        let Err(error) = socket.try_send(outgoing) else { return };
+        let Err(error) = socket.queue.try_send(outgoing) else { return };
         if matches!(error, mpsc::error::TrySendError::Full(_)) {
             count(&self.telemetry.counters.signal_overflows);
             tracing::debug!(?key, "a client does not read its signalling; closing it");

@@ -7,8 +7,9 @@ use auralink_livekit::{
     signal_response,
 };
 
-use super::participant::{JoinParams, Participant, ParticipantKey};
+use super::participant::{Downlink, JoinParams, Participant, ParticipantKey};
 use super::room::{Output, Room, Turn};
+use crate::negotiator::offerer::Offerer;
 use crate::negotiator::{Local, Negotiator};
 use crate::telemetry::count;
 
@@ -78,8 +79,10 @@ impl Room {
         );
         turn.telemetry.participants.fetch_add(1, Ordering::Relaxed);
         count(&turn.telemetry.counters.joins);
-        turn.out.push(Output::RouteTransport(participant.transport, true));
-        self.by_transport.insert(participant.transport, key);
+        for transport in participant.transports() {
+            turn.out.push(Output::RouteTransport(transport, true));
+            self.by_transport.insert(transport, key);
+        }
         self.participants.insert(key, participant);
         self.joined();
         self.greet(key, turn);
@@ -103,14 +106,18 @@ impl Room {
         params: JoinParams,
         turn: &mut Turn<'_>,
     ) -> Participant {
-        let transport = turn.mint.transport(self.params.id, self.ordinal);
+        let local = self.new_transport(turn);
+        let transport = local.transport;
+        let downlink = params.dual.then(|| {
+            // Both on one shard.
+            let local = self.new_transport(turn);
+            Downlink {
+                transport: local.transport,
+                negotiator: Offerer::new(local, params.grant.may_subscribe(), turn.mint),
+                connected: false,
+            }
+        });
         self.ordinal += 1;
-        let local = Local {
-            transport,
-            room: self.params.id,
-            fingerprint: turn.mint.fingerprint(),
-            candidates: turn.mint.candidates(transport.shard()),
-        };
         Participant {
             key,
             sid: turn.mint.sid("PA_"),
@@ -131,11 +138,29 @@ impl Room {
             transport,
             negotiator: Negotiator::new(local, turn.mint),
             connected: false,
+            downlink,
+            backlog: Default::default(),
+            last_sequence: 0,
+            data_tracks: Vec::new(),
+            data_subscriptions: Default::default(),
+            cut_on_resume: None,
+            pretends_until: None,
+            missed: Vec::new(),
             signal_closed: None,
             tracks: Vec::new(),
             subscriptions: Default::default(),
             track_settings: Default::default(),
             permission: None,
+        }
+    }
+
+    fn new_transport(&self, turn: &mut Turn<'_>) -> Local {
+        let transport = turn.mint.transport(self.params.id, self.ordinal);
+        Local {
+            transport,
+            room: self.params.id,
+            fingerprint: turn.mint.fingerprint(),
+            candidates: turn.mint.candidates(transport.shard()),
         }
     }
 
@@ -152,7 +177,7 @@ impl Room {
             server_version: server.version.clone(),
             server_region: server.region.clone(),
             ice_servers: Vec::new(),
-            subscriber_primary: false,
+            subscriber_primary: participant.subscriber_primary(),
             client_configuration: None,
             ping_timeout: PING_TIMEOUT_S,
             ping_interval: PING_INTERVAL_S,

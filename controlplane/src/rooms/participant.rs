@@ -5,13 +5,17 @@ use std::time::Instant;
 
 use auralink_livekit::{
     AddTrackRequest, ClientInfo, ConnectionSettings, ParticipantInfo, ParticipantPermission,
-    SessionDescription, SubscriptionPermission, UpdateTrackSettings, participant_info,
+    SessionDescription, SubscriptionPermission, SyncState, UpdateTrackSettings, participant_info,
 };
-use auralink_proto::TransportId;
+use auralink_proto::{Mid, TrackId, TransportId};
 
+use super::backlog::Backlog;
+use super::data_track::DataTrack;
+use super::simulate::Cut;
 use super::track::Track;
 use crate::auth::VideoGrant;
-use crate::negotiator::Negotiator;
+use crate::negotiator::offerer::Offerer;
+use crate::negotiator::{Negotiator, Wanted};
 
 /// Names one signalling session of a participant within the node.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug)]
@@ -33,6 +37,25 @@ pub struct JoinParams {
     pub settings: ConnectionSettings,
     pub add_tracks: Vec<AddTrackRequest>,
     pub offer: Option<SessionDescription>,
+    /// It receives on a peer connection of its own, which the server offers.
+    pub dual: bool,
+}
+
+/// What a client says that comes back to its participant after its signalling broke.
+#[derive(Clone, Debug, Default)]
+pub struct ResumeParams {
+    pub identity: String,
+    pub participant_sid: String,
+    pub offer: Option<SessionDescription>,
+    pub sync_state: Option<SyncState>,
+}
+
+/// The second peer connection of clients that have two: they receive on it.
+#[derive(Debug)]
+pub struct Downlink {
+    pub transport: TransportId,
+    pub negotiator: Offerer,
+    pub connected: bool,
 }
 
 /// A participant.
@@ -61,6 +84,19 @@ pub struct Participant {
     pub negotiator: Negotiator,
     /// ICE and DTLS are up.
     pub connected: bool,
+    pub downlink: Option<Downlink>,
+    /// Reliable messages can be sent to it, and those that came before that.
+    pub backlog: Backlog,
+    /// The highest sequence number of its reliable messages that was passed on.
+    pub last_sequence: u32,
+    pub data_tracks: Vec<DataTrack>,
+    /// Wishes by data track sid, against `auto_subscribe_data_track`.
+    pub data_subscriptions: HashMap<String, bool>,
+    /// Asked for by a simulated mishap.
+    pub cut_on_resume: Option<Cut>,
+    pub pretends_until: Option<Instant>,
+    /// Who left while its signalling was down.
+    pub missed: Vec<ParticipantInfo>,
     /// When the signalling connection ended.
     pub signal_closed: Option<Instant>,
     pub tracks: Vec<Track>,
@@ -92,6 +128,7 @@ impl Participant {
             attributes: self.attributes.clone(),
             client_protocol: self.client.client_protocol,
             capabilities: self.client.capabilities.clone(),
+            data_tracks: self.data_tracks.iter().map(|track| track.info.clone()).collect(),
             ..ParticipantInfo::default()
         }
     }
@@ -112,9 +149,59 @@ impl Participant {
         }
     }
 
+    /// Whether the connection it receives on is the one that makes it active: so it is for those with two that may subscribe.
+    pub fn subscriber_primary(&self) -> bool {
+        self.downlink.is_some() && self.grant.may_subscribe()
+    }
+
+    /// The transport data is sent to it on, and whether it is up.
+    pub fn primary(&self) -> (TransportId, bool) {
+        match &self.downlink {
+            Some(downlink) if self.grant.may_subscribe() => (downlink.transport, downlink.connected),
+            _ => (self.transport, self.connected),
+        }
+    }
+
+    /// The transport it receives tracks on.
+    pub fn receiving_transport(&self) -> TransportId {
+        self.downlink.as_ref().map_or(self.transport, |downlink| downlink.transport)
+    }
+
+    pub fn transports(&self) -> impl Iterator<Item = TransportId> {
+        std::iter::once(self.transport).chain(self.downlink.as_ref().map(|downlink| downlink.transport))
+    }
+
+    /// The section a track reaches it through.
+    pub fn mid_of(&self, track: TrackId) -> Option<Mid> {
+        match &self.downlink {
+            Some(downlink) => downlink.negotiator.mid_of(track),
+            None => self.negotiator.mid_of(track),
+        }
+    }
+
+    pub fn want(&mut self, wanted: Wanted) {
+        match &mut self.downlink {
+            Some(downlink) => downlink.negotiator.want(wanted),
+            None => self.negotiator.want(wanted),
+        }
+    }
+
+    pub fn unwant(&mut self, track: TrackId) {
+        match &mut self.downlink {
+            Some(downlink) => downlink.negotiator.unwant(track),
+            None => self.negotiator.unwant(track),
+        }
+    }
+
     /// Whether others see it.
     pub fn is_visible(&self) -> bool {
         !self.grant.hidden
+    }
+
+    /// Whether this participant asked for a data track, or gets it without asking.
+    pub fn wishes_data(&self, track_sid: &str) -> bool {
+        let auto = self.settings.auto_subscribe_data_track.unwrap_or(false);
+        self.grant.may_subscribe() && self.data_subscriptions.get(track_sid).copied().unwrap_or(auto)
     }
 
     /// Whether this participant asked for a track, or gets it without asking.

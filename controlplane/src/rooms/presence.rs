@@ -50,7 +50,7 @@ impl Room {
         for participant in self.participants.values().filter(|p| p.signal_closed.is_none()) {
             let received = |publisher: &&super::participant::Participant| {
                 publisher.key == participant.key
-                    || publisher.tracks.iter().any(|t| participant.negotiator.mid_of(t.id).is_some())
+                    || publisher.tracks.iter().any(|t| participant.mid_of(t.id).is_some())
             };
             let updates = self
                 .participants
@@ -58,8 +58,8 @@ impl Room {
                 .filter(received)
                 .map(|publisher| ConnectionQualityInfo {
                     participant_sid: publisher.sid.clone(),
-                    quality: quality(publisher.connected).into(),
-                    score: if publisher.connected { 5.0 } else { 0.0 },
+                    quality: quality(publisher.primary().1).into(),
+                    score: if publisher.primary().1 { 5.0 } else { 0.0 },
                 })
                 .collect();
             let message = signal_response::Message::ConnectionQuality(ConnectionQualityUpdate { updates });

@@ -44,6 +44,33 @@ impl Room {
         self.touched.insert(key);
     }
 
+    /// The client's answer to an offer of ours.
+    pub(super) fn handle_answer(
+        &mut self,
+        key: ParticipantKey,
+        answer: &SessionDescription,
+        turn: &mut Turn<'_>,
+    ) {
+        let Some(participant) = self.participants.get_mut(&key) else { return };
+        let Some(downlink) = &mut participant.downlink else {
+            count(&turn.telemetry.counters.signal_unexpected);
+            return;
+        };
+        let mut actions = Vec::new();
+        match downlink.negotiator.handle_answer(answer.id, &answer.sdp, &mut actions) {
+            Ok(Taken::Accepted) => count(&turn.telemetry.counters.offers),
+            Ok(Taken::Stale) => count(&turn.telemetry.counters.offers_stale),
+            Err(error) => {
+                count(&turn.telemetry.counters.offers_refused);
+                tracing::debug!(room = %self.params.name, participant = %participant.sid, %error, "answer refused");
+                self.remove(key, DisconnectReason::JoinFailure, leave_request::Action::Disconnect, turn);
+                return;
+            }
+        }
+        self.act(key, actions, turn);
+        self.touched.insert(key);
+    }
+
     /// A client announces a track.
     pub(super) fn add_track(&mut self, key: ParticipantKey, request: AddTrackRequest, turn: &mut Turn<'_>) {
         let tracks_max = self.params.limit.tracks_max;
@@ -91,6 +118,7 @@ impl Room {
             layers: 1,
             subscribed: false,
             level_eighths: 0,
+            demand: Default::default(),
         };
         participant.tracks.push(track);
         turn.out.push(Output::RouteTrack(id, true));
@@ -111,6 +139,7 @@ impl Room {
         tracing::debug!(room = %self.params.name, track = %track.info.sid, "track live");
         self.announce(key, turn);
         self.offer_track_to_all(key, id);
+        self.demand_changed(id);
     }
 
     /// A publisher mutes or unmutes its own track.
@@ -128,6 +157,7 @@ impl Room {
         track.info.muted = request.muted;
         let (id, live) = (track.id, track.live);
         participant.negotiator.mute(id, request.muted);
+        self.demands_changed.insert(id);
         self.touched.insert(key);
         if live {
             self.announce(key, turn);
@@ -177,7 +207,7 @@ impl Room {
         participant.negotiator.unpublish(id);
         turn.out.push(Output::RouteTrack(id, false));
         for other in self.participants.values_mut() {
-            other.negotiator.unwant(id);
+            other.unwant(id);
             other.subscriptions.remove(&track.info.sid);
             other.track_settings.remove(&track.info.sid);
             self.touched.insert(other.key);
@@ -195,7 +225,7 @@ impl Room {
         };
         let settings = subscriber.track_settings.get(&track.info.sid);
         let intent = intent(&track.info, settings, subscriber.settings.adaptive_stream);
-        let transport = subscriber.transport;
+        let transport = subscriber.receiving_transport();
         turn.out.push(Output::Command(transport.shard(), Command::SetIntent { transport, mid, intent }));
         let publisher = publisher.key;
         let participant = self.participants.get_mut(&publisher);

@@ -11,7 +11,19 @@ use super::room::{Room, Turn};
 use crate::auth::NAME_BYTES_MAX;
 use crate::telemetry::count;
 
+/// Blobs beside data tracks are not kept here.
+fn refuse_blob(key: ParticipantKey, request_id: u32, turn: &mut Turn<'_>) {
+    let response = RequestResponse {
+        request_id,
+        reason: Reason::NotAllowed.into(),
+        message: "data blobs are not enabled on this server".into(),
+        request: None,
+    };
+    turn.signal(key, signal_response::Message::RequestResponse(response));
+}
+
 impl Room {
+    #[allow(deprecated, reason = "older clients send the deprecated requests")]
     /// One request of a participant. Pings are answered before they come here.
     pub fn handle_request(&mut self, key: ParticipantKey, request: SignalRequest, turn: &mut Turn<'_>) {
         if !self.participants.contains_key(&key) {
@@ -41,9 +53,16 @@ impl Room {
                 }
                 self.remove(key, reason, leave_request::Action::Disconnect, turn);
             }
-            // An ICE-lite server learns addresses from connectivity checks; candidates and the state after a resume
-            // carry nothing it needs.
-            Message::Trickle(_) | Message::SyncState(_) => {}
+            Message::Answer(answer) => self.handle_answer(key, &answer, turn),
+            Message::SyncState(state) => self.handle_sync_state(key, &state, turn),
+            Message::Simulate(scenario) => self.simulate(key, &scenario, turn),
+            Message::PublishDataTrackRequest(request) => self.publish_data_track(key, request, turn),
+            Message::UnpublishDataTrackRequest(request) => self.unpublish_data_track(key, request, turn),
+            Message::UpdateDataSubscription(update) => self.update_data_subscription(key, &update, turn),
+            Message::StoreDataBlobRequest(request) => refuse_blob(key, request.request_id, turn),
+            Message::GetDataBlobRequest(request) => refuse_blob(key, request.request_id, turn),
+            // An ICE-lite server learns addresses from connectivity checks, and layers from what arrives.
+            Message::Trickle(_) | Message::UpdateLayers(_) => {}
             _ => count(&turn.telemetry.counters.signal_unexpected),
         }
         self.settle(turn);

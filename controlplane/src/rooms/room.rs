@@ -11,15 +11,15 @@ use auralink_livekit::{
     SignalResponse, leave_request, participant_info, signal_response,
 };
 use auralink_proto::{
-    Candidate, CloseReason, Command, Event, Fingerprint, MediaKind, Mid, RoomId, ShardId, TrackId,
-    TransportId,
+    Candidate, Command, Event, Fingerprint, MediaKind, Mid, RoomId, ShardId, TrackId, TransportId,
 };
 
+use super::backlog::Recent;
 use super::participant::{Participant, ParticipantKey};
 use crate::auth::Keys;
 use crate::config::Limit;
 use crate::negotiator::{Action, Random};
-use crate::telemetry::Telemetry;
+use crate::telemetry::{Telemetry, count};
 
 /// A participant whose transport is not up by then is removed.
 const ACTIVE_BY: Duration = Duration::from_secs(60);
@@ -29,6 +29,8 @@ const CLEANUP_AFTER: Duration = Duration::from_secs(5);
 const ROOM_UPDATE_EVERY: Duration = Duration::from_secs(5);
 /// Connection quality is told this often.
 const QUALITY_EVERY: Duration = Duration::from_secs(5);
+/// Departures kept for a participant whose signalling is down.
+pub(super) const MISSED_MAX: usize = 256;
 
 /// Names and numbers given by the data plane, and randomness.
 pub trait Mint: Random {
@@ -107,10 +109,16 @@ pub struct Room {
     pub(super) participants: BTreeMap<ParticipantKey, Participant>,
     pub(super) by_transport: HashMap<TransportId, ParticipantKey>,
     pub(super) sif_trailer: Vec<u8>,
+    pub(super) recent: Recent,
     /// Transports placed so far.
     pub(super) ordinal: usize,
     /// Participants whose negotiators changed in this turn.
     pub(super) touched: BTreeSet<ParticipantKey>,
+    /// When negotiators want to be looked at though nothing changed.
+    due: BTreeSet<(Instant, ParticipantKey)>,
+    /// Tracks whose demand is to be looked at now, and with time.
+    pub(super) demands_changed: BTreeSet<TrackId>,
+    pub(super) demands_waiting: BTreeSet<TrackId>,
     /// Since when nobody is in it, and how long that may last.
     idle: Option<(Instant, Duration)>,
     room_changed: bool,
@@ -124,10 +132,14 @@ impl Room {
         Self {
             sif_trailer: turn.mint.word(16).into_bytes(),
             params,
+            recent: Recent::default(),
             participants: BTreeMap::new(),
             by_transport: HashMap::new(),
             ordinal: 0,
             touched: BTreeSet::new(),
+            due: BTreeSet::new(),
+            demands_changed: BTreeSet::new(),
+            demands_waiting: BTreeSet::new(),
             idle: Some((turn.now, empty)),
             room_changed: false,
             room_told: None,
@@ -179,14 +191,7 @@ impl Room {
     pub fn handle_event(&mut self, event: Event, turn: &mut Turn<'_>) {
         match event {
             Event::TransportApplied { transport, version } => {
-                if let Some(key) = self.by_transport.get(&transport).copied() {
-                    let mut actions = Vec::new();
-                    if let Some(participant) = self.participants.get_mut(&key) {
-                        participant.negotiator.handle_applied(version, &mut actions);
-                    }
-                    self.act(key, actions, turn);
-                    self.touched.insert(key);
-                }
+                self.transport_applied(transport, version, turn);
             }
             Event::TransportConnected { transport } => self.transport_connected(transport, turn),
             Event::TransportClosed { transport, reason } => {
@@ -198,34 +203,10 @@ impl Room {
                 self.route_data(transport, channel, &payload, turn)
             }
             Event::Levels { levels } => self.tell_levels(&levels, turn),
-            Event::DataOpen { .. } | Event::Stats { .. } => {}
+            Event::DataOpen { transport, channel } => self.data_open(transport, channel, turn),
+            Event::Stats { .. } => {}
         }
         self.settle(turn);
-    }
-
-    fn transport_connected(&mut self, transport: TransportId, turn: &mut Turn<'_>) {
-        let Some(key) = self.by_transport.get(&transport).copied() else { return };
-        let Some(participant) = self.participants.get_mut(&key) else { return };
-        participant.connected = true;
-        if participant.state != participant_info::State::Active {
-            participant.state = participant_info::State::Active;
-            self.announce(key, turn);
-        }
-    }
-
-    fn transport_closed(&mut self, transport: TransportId, reason: CloseReason, turn: &mut Turn<'_>) {
-        let Some(key) = self.by_transport.remove(&transport) else { return };
-        let Some(participant) = self.participants.get_mut(&key) else { return };
-        participant.connected = false;
-        turn.out.push(Output::RouteTransport(transport, false));
-        if participant.signal_closed.is_none() {
-            // Its signalling lives: it shall come back with a new connection at once, unless that would end the same way.
-            let action = match reason {
-                CloseReason::SpecRefused => leave_request::Action::Disconnect,
-                _ => leave_request::Action::Reconnect,
-            };
-            self.remove(key, DisconnectReason::MediaFailure, action, turn);
-        }
     }
 
     /// A participant's signalling connection ended.
@@ -267,27 +248,35 @@ impl Room {
         turn.out.push(Output::Close(key));
         for track in &participant.tracks {
             for other in self.participants.values_mut() {
-                other.negotiator.unwant(track.id);
+                other.unwant(track.id);
                 other.subscriptions.remove(&track.info.sid);
                 other.track_settings.remove(&track.info.sid);
                 self.touched.insert(other.key);
             }
             turn.out.push(Output::RouteTrack(track.id, false));
         }
-        self.by_transport.remove(&participant.transport);
-        let shard = participant.transport.shard();
-        turn.out.push(Output::Command(shard, Command::RemoveTransport(participant.transport)));
-        turn.out.push(Output::RouteTransport(participant.transport, false));
+        for transport in participant.transports() {
+            self.by_transport.remove(&transport);
+            turn.out.push(Output::Command(transport.shard(), Command::RemoveTransport(transport)));
+            turn.out.push(Output::RouteTransport(transport, false));
+        }
         participant.state = participant_info::State::Disconnected;
         participant.version += 1;
         let mut info = participant.info();
         info.tracks.clear();
         info.disconnect_reason = reason.into();
         if participant.is_visible() {
+            for other in self.participants.values_mut().filter(|other| other.signal_closed.is_some()) {
+                // Should it come back, it must hear of this; one that missed too much cannot.
+                other.missed.push(info.clone());
+                other.missed.truncate(MISSED_MAX + 1);
+            }
             let update = ParticipantUpdate { participants: vec![info] };
             turn.signal_all(self.others(key), signal_response::Message::Update(update));
         }
         self.touched.remove(&key);
+        let left = self.participants.values().flat_map(|p| &p.tracks).filter(|t| t.live).map(|t| t.id);
+        self.demands_changed.extend(left);
         self.room_changed = true;
         if self.participants.is_empty() {
             self.idle = Some((turn.now, Duration::from_secs(self.params.departure_timeout_s.into())));
@@ -310,7 +299,7 @@ impl Room {
         for participant in self.participants.values() {
             let late = participant.state != participant_info::State::Active
                 && now.duration_since(participant.joined) > ACTIVE_BY;
-            let vanished = !participant.connected
+            let vanished = !participant.primary().1
                 && participant.signal_closed.is_some_and(|at| now.duration_since(at) > CLEANUP_AFTER);
             if late {
                 gone.push((participant.key, DisconnectReason::ConnectionTimeout));
@@ -335,6 +324,8 @@ impl Room {
             self.tell_quality(turn);
         }
         self.refresh_tokens(turn);
+        self.end_pretended(turn);
+        self.review_waiting_demands(turn);
         // Only a demand that brought no offer needs the clock.
         let waiting = self.participants.values().filter(|p| p.negotiator.is_waiting());
         self.touched.extend(waiting.map(|p| p.key));
@@ -347,9 +338,29 @@ impl Room {
             let mut actions = Vec::new();
             if let Some(participant) = self.participants.get_mut(&key) {
                 participant.negotiator.poll(turn.now, &mut actions);
+                self.due.extend(participant.negotiator.due().map(|at| (at, key)));
+                if let Some(downlink) = &mut participant.downlink {
+                    downlink.negotiator.poll(turn.now, turn.mint, &mut actions);
+                    self.due.extend(downlink.negotiator.due().map(|at| (at, key)));
+                }
             }
             self.act(key, actions, turn);
         }
+        self.review_demands(turn);
+    }
+
+    /// When to call [`Self::handle_due`].
+    pub fn next_due(&self) -> Option<Instant> {
+        self.due.first().map(|(at, _)| *at)
+    }
+
+    /// Lets negotiators speak whose time has come.
+    pub fn handle_due(&mut self, turn: &mut Turn<'_>) {
+        while let Some((_, key)) = self.due.first().copied().filter(|(at, _)| *at <= turn.now) {
+            self.due.pop_first();
+            self.touched.insert(key);
+        }
+        self.settle(turn);
     }
 
     /// Carries out what a negotiator decided.
@@ -363,6 +374,15 @@ impl Room {
                 Action::Answer { id, sdp, mid_to_track_id } => {
                     let answer = SessionDescription { r#type: "answer".into(), sdp, id, mid_to_track_id };
                     turn.signal(key, signal_response::Message::Answer(answer));
+                }
+                Action::Offer { id, sdp, mid_to_track_id } => {
+                    let offer = SessionDescription { r#type: "offer".into(), sdp, id, mid_to_track_id };
+                    turn.signal(key, signal_response::Message::Offer(offer));
+                }
+                Action::Stalled => {
+                    count(&turn.telemetry.counters.negotiations_stalled);
+                    let reason = DisconnectReason::ConnectionTimeout;
+                    self.remove(key, reason, leave_request::Action::Reconnect, turn);
                 }
                 Action::Demand { audios, videos } => {
                     let demand = MediaSectionsRequirement { num_audios: audios, num_videos: videos };

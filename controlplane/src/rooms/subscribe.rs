@@ -38,12 +38,13 @@ impl Room {
         };
         if let Some(receiver) = self.participants.get_mut(&subscriber) {
             if wants {
-                receiver.negotiator.want(wanted);
+                receiver.want(wanted);
             } else {
-                receiver.negotiator.unwant(id);
+                receiver.unwant(id);
             }
             self.touched.insert(subscriber);
         }
+        self.demand_changed(id);
     }
 
     fn live_tracks(&self) -> Vec<TrackId> {
@@ -93,15 +94,17 @@ impl Room {
                     .track_settings
                     .insert(sid.clone(), UpdateTrackSettings { track_sids: Vec::new(), ..update.clone() });
             }
+            let Some(id) = self.find_track_sid(sid).map(|(_, track)| track.id) else { continue };
+            self.demand_changed(id);
             let Some(participant) = self.participants.get(&key) else { return };
-            let Some((_, track)) = self.find_track_sid(sid) else { continue };
-            let Some(mid) = participant.negotiator.mid_of(track.id) else { continue };
+            let Some((_, track)) = self.find_track(id) else { continue };
+            let Some(mid) = participant.mid_of(track.id) else { continue };
             let intent = intent(
                 &track.info,
                 participant.track_settings.get(sid),
                 participant.settings.adaptive_stream,
             );
-            let transport = participant.transport;
+            let transport = participant.receiving_transport();
             turn.out.push(Output::Command(transport.shard(), Command::SetIntent { transport, mid, intent }));
         }
     }

@@ -27,6 +27,11 @@ use crate::config::Limit;
 use crate::negotiator::Random;
 use crate::telemetry::Telemetry;
 
+mod coming_back;
+mod data_tracks;
+mod dynacast;
+mod two_connections;
+
 struct Counted(u64);
 
 impl Random for Counted {
@@ -139,7 +144,17 @@ impl Stage {
         }
     }
 
+    /// One turn, and after it those its negotiators wait for.
     fn turn<T>(&mut self, act: impl FnOnce(&mut Room, &mut Turn<'_>) -> T) -> T {
+        let done = self.turn_once(act);
+        while let Some(due) = self.room.next_due().filter(|due| *due <= self.now + Duration::from_secs(1)) {
+            self.now = self.now.max(due);
+            self.turn_once(|room, turn| room.handle_due(turn));
+        }
+        done
+    }
+
+    fn turn_once<T>(&mut self, act: impl FnOnce(&mut Room, &mut Turn<'_>) -> T) -> T {
         let mut out = Vec::new();
         let mut turn = Turn {
             now: self.now,
@@ -208,6 +223,7 @@ impl Stage {
         let key = self.try_join(params).unwrap();
         let transport = self.transport(key);
         self.event(Event::TransportConnected { transport });
+        self.event(Event::DataOpen { transport, channel: DataChannel::Reliable });
         key
     }
 

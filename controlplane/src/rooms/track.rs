@@ -6,6 +6,8 @@ use auralink_livekit::{
 };
 use auralink_proto::{Intent, MediaKind, TrackId};
 
+use super::dynacast::Demand;
+
 /// A track as its room knows it.
 #[derive(Clone, Debug)]
 pub struct Track {
@@ -20,6 +22,7 @@ pub struct Track {
     pub subscribed: bool,
     /// Last level told to clients, in eighths.
     pub level_eighths: u8,
+    pub demand: Demand,
 }
 
 /// Letter of a source in a track's sid.
@@ -174,22 +177,28 @@ fn layer_for_quality(info: &TrackInfo, wanted: VideoQuality) -> u8 {
     below.saturating_sub(1) as u8
 }
 
-/// What a subscriber wants of a track, from its latest settings.
-pub fn intent(info: &TrackInfo, settings: Option<&UpdateTrackSettings>, adaptive_stream: bool) -> Intent {
-    let Some(settings) = settings else {
+/// The quality a subscriber wants of a track, from its latest settings.
+pub fn wanted_quality(
+    info: &TrackInfo,
+    settings: Option<&UpdateTrackSettings>,
+    adaptive_stream: bool,
+) -> VideoQuality {
+    match settings {
         // Adaptive clients say what they need once a tile is laid out; until then the least is sent.
-        let layer_max = if adaptive_stream { 0 } else { u8::MAX };
-        return Intent { layer_max, paused: false };
-    };
-    let quality = if settings.width > 0 && settings.height > 0 {
-        quality_for_dimensions(info, settings.width, settings.height)
-    } else {
-        settings.quality()
-    };
-    Intent {
-        layer_max: layer_for_quality(info, quality),
-        paused: settings.disabled || quality == VideoQuality::Off,
+        None if adaptive_stream => VideoQuality::Low,
+        None => VideoQuality::High,
+        Some(settings) if settings.disabled => VideoQuality::Off,
+        Some(settings) if settings.width > 0 && settings.height > 0 => {
+            quality_for_dimensions(info, settings.width, settings.height)
+        }
+        Some(settings) => settings.quality(),
     }
+}
+
+/// The same as the shard hears it.
+pub fn intent(info: &TrackInfo, settings: Option<&UpdateTrackSettings>, adaptive_stream: bool) -> Intent {
+    let quality = wanted_quality(info, settings, adaptive_stream);
+    Intent { layer_max: layer_for_quality(info, quality), paused: quality == VideoQuality::Off }
 }
 
 /// Whether a publisher's permissions let a subscriber have a track.

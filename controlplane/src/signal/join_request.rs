@@ -33,6 +33,8 @@ pub enum JoinRequestError {
     Gzip,
     #[error("join request too large")]
     TooLarge,
+    #[error("attributes are not a JSON object of strings in base64url")]
+    Attributes,
 }
 
 /// Reads the query parameter.

@@ -5,9 +5,12 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use auralink_livekit::{DisconnectReason, SignalResponse, leave_request, signal_response};
-use axum::extract::ws::{CloseFrame, Message, WebSocket, close_code};
+use bytes::Bytes;
+use futures_util::SinkExt as _;
+use yawc::close::CloseCode;
+use yawc::{DeflatePool, HttpWebSocket, OpCode, Options};
 
-use super::session::{Fault, Frame, SignalSession, Step};
+use super::session::{self, Fault, SignalSession, Step};
 use super::wire;
 use crate::rooms::Session;
 use crate::rooms::actor::{Outgoing, unix_ms};
@@ -21,8 +24,33 @@ const WRITE_PATIENCE: Duration = Duration::from_secs(5);
 /// After our close frame, how long the client may take to answer it.
 const CLOSE_PATIENCE: Duration = Duration::from_secs(2);
 
+/// Of each connection, for as long as it lives: most messages are small. What a longer one grew is given back.
+const BUFFER_BYTES: usize = 1 << 10;
+/// Messages shorter than this are not worth compressing.
+const COMPRESSED_FROM_BYTES: usize = 512;
+/// Compressors and decompressors kept between messages, for all connections together.
+const COMPRESSORS_KEPT: usize = 16;
+
+/// How every connection speaks: permessage-deflate (RFC 7692) for clients that offer it, without context kept between
+/// messages, so that a quiet connection holds no compressor.
+pub fn options(message_bytes_max: usize) -> Options {
+    // The library's limits are the first size refused.
+    let limit = message_bytes_max.saturating_add(1);
+    Options::default()
+        .with_limits(limit, limit)
+        .with_utf8()
+        .with_low_latency_compression()
+        .server_no_context_takeover()
+        .client_no_context_takeover()
+        .with_deflate_pool(DeflatePool::new(COMPRESSORS_KEPT))
+        .with_compression_threshold(COMPRESSED_FROM_BYTES)
+        .with_read_buffer_capacity(BUFFER_BYTES)
+        .with_write_buffer_capacity(BUFFER_BYTES)
+        .with_backpressure_boundary(BUFFER_BYTES)
+}
+
 /// Runs until either side ends. Dropping `session` on return tells the room.
-pub async fn run(mut socket: WebSocket, mut session: Session, rate_max: u32, telemetry: Arc<Telemetry>) {
+pub async fn run(mut socket: HttpWebSocket, mut session: Session, rate_max: u32, telemetry: Arc<Telemetry>) {
     telemetry.sockets.fetch_add(1, Ordering::Relaxed);
     let mut state = SignalSession::new(rate_max, Instant::now());
     let mut keep_alive = tokio::time::interval(KEEP_ALIVE);
@@ -32,25 +60,29 @@ pub async fn run(mut socket: WebSocket, mut session: Session, rate_max: u32, tel
         // send is limited, and ticks are rare: neither holds up what goes out.
         let sent = tokio::select! {
             biased;
-            frame = socket.recv() => match frame {
-                Some(Ok(frame)) => match receive(&frame, &mut state, &session, &telemetry).await {
+            frame = socket.next_frame() => match frame {
+                Ok(frame) => match receive(&frame, &mut state, &session, &telemetry).await {
                     Received::Nothing => true,
                     Received::Reply(reply) => send(&mut socket, wire::write(&reply, state.speaks_json())).await,
                     Received::Close(code) => break Some(code),
                 },
-                Some(Err(_)) | None => break None,
+                // What is left to say, such as why, was queued by the library and leaves when it is asked again.
+                Err(_) => {
+                    let _ = tokio::time::timeout(CLOSE_PATIENCE, socket.next_frame()).await;
+                    break None;
+                }
             },
             _ = keep_alive.tick() => match state.handle_tick(Instant::now()) {
                 Some(fault) => break Some(close(fault, &telemetry)),
-                None => send(&mut socket, Message::Ping(Default::default())).await,
+                None => send(&mut socket, yawc::Frame::ping(Bytes::new())).await,
             },
             outgoing = session.outgoing.recv() => match outgoing {
                 Some(Outgoing::Message(message)) => {
                     send(&mut socket, wire::write(&message, state.speaks_json())).await
                 }
-                Some(Outgoing::Close) => break Some(close_code::NORMAL),
+                Some(Outgoing::Close) => break Some(CloseCode::Normal),
                 // The room gave up on this client.
-                None => break Some(close_code::POLICY),
+                None => break Some(CloseCode::Policy),
             },
         };
         if !sent {
@@ -66,13 +98,13 @@ pub async fn run(mut socket: WebSocket, mut session: Session, rate_max: u32, tel
 
 /// Takes in what a client sent before its connection broke.
 async fn last_words(
-    socket: &mut WebSocket,
+    socket: &mut HttpWebSocket,
     state: &mut SignalSession,
     session: &Session,
     telemetry: &Telemetry,
 ) {
     let heard = async {
-        while let Some(Ok(frame)) = socket.recv().await {
+        while let Ok(frame) = socket.next_frame().await {
             if let Received::Close(_) = receive(&frame, state, session, telemetry).await {
                 return;
             }
@@ -82,35 +114,36 @@ async fn last_words(
 }
 
 /// Tells a client that its participant is unknown here and that it shall join anew, then closes.
-pub async fn refuse_resume(mut socket: WebSocket) {
+pub async fn refuse_resume(mut socket: HttpWebSocket) {
     let leave = leave(DisconnectReason::StateMismatch, leave_request::Action::Reconnect);
     let response = SignalResponse { message: Some(signal_response::Message::Leave(leave)) };
     if send(&mut socket, wire::write(&response, false)).await {
-        farewell(socket, close_code::NORMAL).await;
+        farewell(socket, CloseCode::Normal).await;
     }
 }
 
 enum Received {
     Nothing,
     Reply(Box<SignalResponse>),
-    Close(u16),
+    Close(CloseCode),
 }
 
 async fn receive(
-    frame: &Message,
+    frame: &yawc::Frame,
     state: &mut SignalSession,
     session: &Session,
     telemetry: &Telemetry,
 ) -> Received {
     let now = Instant::now();
-    let frame = match frame {
-        Message::Binary(bytes) => Frame::Binary(bytes),
-        Message::Text(text) => Frame::Text(text),
-        Message::Ping(_) | Message::Pong(_) => {
+    let frame = match frame.opcode() {
+        OpCode::Binary => session::Frame::Binary(frame.payload()),
+        // The library has closed connections on which text is no UTF-8.
+        OpCode::Text => session::Frame::Text(std::str::from_utf8(frame.payload()).unwrap_or_default()),
+        OpCode::Ping | OpCode::Pong => {
             state.handle_sign_of_life(now);
             return Received::Nothing;
         }
-        Message::Close(_) => return Received::Nothing,
+        OpCode::Close | OpCode::Continuation => return Received::Nothing,
     };
     match state.handle_frame(frame, now, unix_ms()) {
         Step::Reply(reply) => Received::Reply(reply),
@@ -118,7 +151,7 @@ async fn receive(
             if session.request(*request).await {
                 Received::Nothing
             } else {
-                Received::Close(close_code::NORMAL)
+                Received::Close(CloseCode::Normal)
             }
         }
         Step::Malformed => {
@@ -129,25 +162,24 @@ async fn receive(
     }
 }
 
-fn close(fault: Fault, telemetry: &Telemetry) -> u16 {
+fn close(fault: Fault, telemetry: &Telemetry) -> CloseCode {
     let (counter, code) = match fault {
-        Fault::Malformed => (&telemetry.counters.signal_malformed, close_code::PROTOCOL),
-        Fault::TooFast => (&telemetry.counters.signal_rate_exceeded, close_code::POLICY),
-        Fault::Silent => (&telemetry.counters.signal_ping_timeouts, close_code::AWAY),
+        Fault::Malformed => (&telemetry.counters.signal_malformed, CloseCode::Protocol),
+        Fault::TooFast => (&telemetry.counters.signal_rate_exceeded, CloseCode::Policy),
+        Fault::Silent => (&telemetry.counters.signal_ping_timeouts, CloseCode::Away),
     };
     count(counter);
     code
 }
 
-async fn send(socket: &mut WebSocket, message: Message) -> bool {
-    matches!(tokio::time::timeout(WRITE_PATIENCE, socket.send(message)).await, Ok(Ok(())))
+async fn send(socket: &mut HttpWebSocket, frame: yawc::Frame) -> bool {
+    matches!(tokio::time::timeout(WRITE_PATIENCE, socket.send(frame)).await, Ok(Ok(())))
 }
 
 /// The closing handshake, so that what was sent before is not lost to a reset.
-async fn farewell(mut socket: WebSocket, code: u16) {
-    let close = Message::Close(Some(CloseFrame { code, reason: Default::default() }));
-    if send(&mut socket, close).await {
-        let answered = async { while let Some(Ok(_)) = socket.recv().await {} };
+async fn farewell(mut socket: HttpWebSocket, code: CloseCode) {
+    if send(&mut socket, yawc::Frame::close(code, "")).await {
+        let answered = async { while socket.next_frame().await.is_ok() {} };
         let _ = tokio::time::timeout(CLOSE_PATIENCE, answered).await;
     }
 }

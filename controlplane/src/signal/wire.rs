@@ -2,7 +2,7 @@
 
 use auralink_livekit::prost::Message as _;
 use auralink_livekit::{SignalRequest, SignalResponse};
-use axum::extract::ws::Message;
+use yawc::Frame;
 
 /// A frame that holds no request; the client's fault.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
@@ -26,11 +26,11 @@ pub fn parse_text(text: &str) -> Result<SignalRequest, NotARequest> {
 }
 
 /// Writes a response as the client speaks.
-pub fn write(response: &SignalResponse, json: bool) -> Message {
+pub fn write(response: &SignalResponse, json: bool) -> Frame {
     if json {
-        Message::Text(serde_json::to_string(response).unwrap_or_default().into())
+        Frame::text(serde_json::to_string(response).unwrap_or_default())
     } else {
-        Message::Binary(response.encode_to_vec().into())
+        Frame::binary(response.encode_to_vec())
     }
 }
 
@@ -38,6 +38,7 @@ pub fn write(response: &SignalResponse, json: bool) -> Message {
 mod tests {
     use super::*;
     use auralink_livekit::{Ping, signal_request, signal_response};
+    use yawc::OpCode;
 
     #[test]
     fn a_ping_reads_the_same_in_both_forms() {
@@ -50,8 +51,9 @@ mod tests {
     #[test]
     fn a_pong_is_written_in_both_forms() {
         let response = SignalResponse { message: Some(signal_response::Message::Pong(1)) };
-        assert_eq!(write(&response, false), Message::Binary(vec![0x90, 0x01, 1].into()));
-        assert_eq!(write(&response, true), Message::Text(r#"{"pong":"1"}"#.into()));
+        let (binary, text) = (write(&response, false), write(&response, true));
+        assert_eq!((binary.opcode(), &binary.payload()[..]), (OpCode::Binary, &[0x90, 0x01, 1][..]));
+        assert_eq!((text.opcode(), &text.payload()[..]), (OpCode::Text, &br#"{"pong":"1"}"#[..]));
     }
 
     #[test]

@@ -1,0 +1,79 @@
+//! Mishaps a client may ask for, to see how it copes.
+
+use std::time::Duration;
+
+use auralink_livekit::simulate_scenario::Scenario;
+use auralink_livekit::{
+    DisconnectReason, SimulateScenario, SpeakerInfo, SpeakersChanged, leave_request, signal_response,
+};
+
+use super::participant::ParticipantKey;
+use super::room::{Room, Turn};
+use crate::telemetry::count;
+
+/// Longest pretended speech.
+const SPEECH_S_MAX: u32 = 60;
+
+/// When a client that comes back loses its signalling again.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Cut {
+    BeforeMessages,
+    AfterReconnect,
+}
+
+impl Room {
+    pub(super) fn simulate(&mut self, key: ParticipantKey, scenario: &SimulateScenario, turn: &mut Turn<'_>) {
+        let Some(participant) = self.participants.get_mut(&key) else { return };
+        match scenario.scenario {
+            Some(Scenario::SpeakerUpdate(seconds)) => {
+                let seconds = seconds.clamp(0, SPEECH_S_MAX as i32) as u64;
+                participant.pretends_until = Some(turn.now + Duration::from_secs(seconds));
+                self.tell_pretended(key, true, turn);
+            }
+            Some(Scenario::NodeFailure(true) | Scenario::Migration(true)) => {
+                // Who is lost with its node is told nothing; coming back, it finds that nobody knows it.
+                participant.signal_closed = Some(turn.now);
+                let action = leave_request::Action::Disconnect;
+                self.remove(key, DisconnectReason::Migration, action, turn);
+            }
+            Some(Scenario::ServerLeave(true)) => {
+                let action = leave_request::Action::Disconnect;
+                self.remove(key, DisconnectReason::ServerShutdown, action, turn);
+            }
+            Some(Scenario::LeaveRequestFullReconnect(true)) => {
+                let action = leave_request::Action::Reconnect;
+                self.remove(key, DisconnectReason::UnknownReason, action, turn);
+            }
+            Some(Scenario::DisconnectSignalOnResume(true)) => {
+                participant.cut_on_resume = Some(Cut::AfterReconnect);
+                self.cut_signal(key, turn);
+            }
+            Some(Scenario::DisconnectSignalOnResumeNoMessages(true)) => {
+                participant.cut_on_resume = Some(Cut::BeforeMessages);
+                self.cut_signal(key, turn);
+            }
+            _ => count(&turn.telemetry.counters.signal_unexpected),
+        }
+    }
+
+    /// Ends pretended speech whose time is over.
+    pub(super) fn end_pretended(&mut self, turn: &mut Turn<'_>) {
+        let over = |until: Option<std::time::Instant>| until.is_some_and(|until| until <= turn.now);
+        let keys: Vec<ParticipantKey> =
+            self.participants.values().filter(|p| over(p.pretends_until)).map(|p| p.key).collect();
+        for key in keys {
+            if let Some(participant) = self.participants.get_mut(&key) {
+                participant.pretends_until = None;
+            }
+            self.tell_pretended(key, false, turn);
+        }
+    }
+
+    fn tell_pretended(&self, key: ParticipantKey, active: bool, turn: &mut Turn<'_>) {
+        let Some(participant) = self.participants.get(&key) else { return };
+        let level = if active { 0.875 } else { 0.0 };
+        let speakers = vec![SpeakerInfo { sid: participant.sid.clone(), level, active }];
+        let message = signal_response::Message::SpeakersChanged(SpeakersChanged { speakers });
+        turn.signal_all(self.participants.keys().copied().collect(), message);
+    }
+}
