@@ -64,7 +64,7 @@ pub(crate) fn run(root: &Path, fast: bool) -> Result<()> {
         stages.stage("web UI is committed", || clients::check_web(root))?;
         stages.stage("release build", || run::run(root, "cargo", &["build", "--release", "--locked"]))?;
         stages.stage("gates", || gates::run(root, false))?;
-        stages.stage("real clients", || clients::run(root, None))?;
+        stages.stage("real clients", || clients::run(root, None, None))?;
         stages.stage("fuzz targets", || fuzz::run(root, None, FUZZ_SECONDS))?;
     }
     stages.print();

@@ -1,4 +1,5 @@
-//! The real-client suites: livekit-client in real browsers, against the release binary, in private network namespaces.
+//! The real-client suites: livekit-client in real browsers and LiveKit's native SDKs, against the release binary, in private
+//! network namespaces.
 
 use std::path::Path;
 
@@ -7,20 +8,75 @@ use anyhow::{Context, Result, bail};
 use crate::run;
 
 /// File and Debian package of what the suites need.
-const PACKAGES: [(&str, &str); 2] = [("/usr/lib/chromium/chromium", "chromium"), ("/sbin/ip", "iproute2")];
+const PACKAGES: [(&str, &str); 3] = [
+    ("/usr/lib/chromium/chromium", "chromium"),
+    ("/usr/bin/firefox-esr", "firefox-esr"),
+    ("/sbin/ip", "iproute2"),
+];
 
-pub(crate) fn run(root: &Path, filter: Option<&str>) -> Result<()> {
+/// A suite, by the folder it is in.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, clap::ValueEnum)]
+pub(crate) enum Suite {
+    Browser,
+    Node,
+    Python,
+}
+
+/// Runs one suite, or all of them.
+pub(crate) fn run(root: &Path, chosen: Option<Suite>, filter: Option<&str>) -> Result<()> {
     run::debian(root, &PACKAGES)?;
     run::run(
         root,
         "cargo",
         &["build", "--release", "--locked", "-p", "auralink-controlplane", "-p", "auralink-loadtest"],
     )?;
-    let folder = root.join("loadtest/clients/browser");
-    npm_ci(&folder)?;
-    let mut arguments = vec!["run.mjs"];
+    let clients = root.join("loadtest/clients");
+    let mut failed = Vec::new();
+    for suite in [Suite::Browser, Suite::Node, Suite::Python] {
+        if chosen.is_some_and(|chosen| chosen != suite) {
+            continue;
+        }
+        if let Err(error) = run_suite(&clients, suite, filter) {
+            println!("{suite:?}: {error:#}");
+            failed.push(suite);
+        }
+    }
+    if !failed.is_empty() {
+        bail!("suites that failed: {failed:?}");
+    }
+    Ok(())
+}
+
+fn run_suite(clients: &Path, suite: Suite, filter: Option<&str>) -> Result<()> {
+    let folder = clients.join(format!("{suite:?}").to_lowercase());
+    // The Node suite uses parts of the browsers'.
+    if suite != Suite::Python {
+        npm_ci(&clients.join("browser"))?;
+        npm_ci(&folder)?;
+    }
+    let (program, script) = match suite {
+        Suite::Browser | Suite::Node => ("node".into(), "run.mjs"),
+        Suite::Python => (python(&folder)?, "run.py"),
+    };
+    let mut arguments = vec![script];
     arguments.extend(filter);
-    run::run(&folder, "node", &arguments)
+    run::run(&folder, &program, &arguments)
+}
+
+/// A Python with exactly the packages of `requirements.txt`, in a folder of its own.
+fn python(folder: &Path) -> Result<String> {
+    let wanted = std::fs::read_to_string(folder.join("requirements.txt"))?;
+    let stamp = folder.join(".venv/requirements.txt");
+    let program = folder.join(".venv/bin/python");
+    if std::fs::read_to_string(&stamp).is_ok_and(|installed| installed == wanted) {
+        return Ok(program.display().to_string());
+    }
+    run::run(folder, "python3", &["-m", "venv", "--clear", ".venv"])?;
+    let install =
+        ["-m", "pip", "install", "--quiet", "--disable-pip-version-check", "-r", "requirements.txt"];
+    run::run(folder, &program.display().to_string(), &install)?;
+    std::fs::write(&stamp, wanted)?;
+    Ok(program.display().to_string())
 }
 
 /// Builds the UI into the folder that is committed and embedded.

@@ -51,6 +51,9 @@ enum Chore {
     Clients {
         /// Only scenarios whose name contains this.
         filter: Option<String>,
+        /// Only this suite.
+        #[arg(long)]
+        suite: Option<clients::Suite>,
     },
     /// Measures a row of `bench/RESULTS.md`, or every one. Wants a quiet machine and root.
     Bench {
@@ -92,7 +95,7 @@ fn main() -> Result<()> {
             ci::simulate(&root, &["sweep", &first.to_string(), &count.to_string()])
         }
         Chore::Fuzz { target, seconds } => fuzz::run(&root, target.as_deref(), seconds),
-        Chore::Clients { filter } => clients::run(&root, filter.as_deref()),
+        Chore::Clients { filter, suite } => clients::run(&root, suite, filter.as_deref()),
         Chore::Bench { row, rounds, seconds, profile } => {
             bench::run(&root, row.as_deref(), rounds, seconds, profile)
         }

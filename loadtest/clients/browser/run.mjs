@@ -1,10 +1,11 @@
-// The browser suite: real livekit-client in real Chromium against the release binary.
+// The browser suite: real livekit-client in real Chromium and Firefox against the release binary.
 //
 //   node run.mjs [FILTER]     only scenarios whose "variant / name" contains FILTER
 //
 // Ends with status 1 if any scenario fails; never skips one.
 import { enterNamespace } from './lib/namespace.mjs';
 import { launch, servePage } from './lib/browser.mjs';
+import { launchFirefox } from './lib/firefox.mjs';
 import { Server, VARIANTS } from './lib/server.mjs';
 import { scenarios } from './scenarios/index.mjs';
 
@@ -44,20 +45,22 @@ async function runVariant(variant, chosen, browsers) {
 if (enterNamespace()) {
   const filter = process.argv[2] ?? '';
   const page = await servePage();
+  const chosenOf = (variant) =>
+    scenarios.filter(
+      (scenario) => (scenario.only?.includes(variant) ?? !VARIANTS[variant].named) && `${variant} / ${scenario.name}`.includes(filter),
+    );
   const browsers = { one: await launch(), two: await launch() };
+  if (Object.keys(VARIANTS).some((variant) => chosenOf(variant).some((scenario) => scenario.fox))) browsers.fox = await launchFirefox();
   const failures = [];
   let ran = 0;
   try {
     for (const variant of Object.keys(VARIANTS)) {
-      const chosen = scenarios.filter(
-        (scenario) => (scenario.only?.includes(variant) ?? !VARIANTS[variant].named) && `${variant} / ${scenario.name}`.includes(filter),
-      );
+      const chosen = chosenOf(variant);
       ran += chosen.length;
       if (chosen.length) failures.push(...(await runVariant(variant, chosen, browsers)));
     }
   } finally {
-    await browsers.one.close();
-    await browsers.two.close();
+    for (const browser of Object.values(browsers)) await browser.close();
     page.close();
   }
   console.log(`${Math.max(0, ran - failures.length)} passed, ${failures.length} failed`);

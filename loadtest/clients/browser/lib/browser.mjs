@@ -29,17 +29,22 @@ const FLAGS = [
 
 /// The page with livekit-client in it, served on loopback (a secure context).
 export async function servePage() {
-  const bundle = await build({
-    entryPoints: [path.join(HERE, '../page/client.js')],
-    bundle: true,
-    write: false,
-    format: 'iife',
-    target: 'es2022',
-    logLevel: 'error',
-  });
-  const script = bundle.outputFiles[0].text;
+  const scripts = new Map();
+  for (const [url, entry] of [['/client.js', path.join(HERE, '../page/client.js')], ['/e2ee-worker.js', 'livekit-client/e2ee-worker']]) {
+    const bundle = await build({
+      entryPoints: [entry],
+      absWorkingDir: path.join(HERE, '..'),
+      bundle: true,
+      write: false,
+      format: 'iife',
+      target: 'es2022',
+      logLevel: 'error',
+    });
+    scripts.set(url, bundle.outputFiles[0].text);
+  }
   const server = createServer((request, response) => {
-    if (request.url === '/client.js') {
+    const script = scripts.get(request.url);
+    if (script) {
       response.setHeader('content-type', 'text/javascript').end(script);
     } else {
       response.setHeader('content-type', 'text/html').end('<!doctype html><title>suite</title><script src="/client.js"></script>');
@@ -83,7 +88,7 @@ export class Participant {
     page.on('console', (message) => self.logs.push(`${message.type()}: ${message.text()}`));
     page.on('pageerror', (error) => self.logs.push(`error: ${error.message}`));
     await page.goto(`http://127.0.0.1:${PAGE_PORT}/`);
-    self.joined = await self.call('join', WS_URL, await token(identity, room, options.grants), options.room ?? {});
+    self.joined = await self.call('join', options.url ?? WS_URL, await token(identity, room, options.grants), options.room ?? {});
     return self;
   }
 

@@ -1,9 +1,9 @@
 // What a participant can do and tell, called by the suite through `window.suite`.
-import { Room, RoomEvent, Track, VideoQuality, setLogLevel } from 'livekit-client';
+import { ExternalE2EEKeyProvider, Room, RoomEvent, Track, VideoQuality, setLogLevel } from 'livekit-client';
 
 setLogLevel('info');
 
-const state = { events: [], data: [], frames: new Map(), speakers: [] };
+const state = { events: [], data: [], texts: [], files: [], frames: new Map(), speakers: [] };
 
 function note(event, detail) {
   state.events.push({ at: Math.round(performance.now()), event, ...detail });
@@ -42,7 +42,12 @@ async function reports(identity, source) {
 
 window.suite = {
   async join(url, token, options) {
-    const { camera = true, microphone = true, publish = {}, resolution = { width: 1280, height: 720, frameRate: 30 }, ...roomOptions } = options;
+    const { camera = true, microphone = true, publish = {}, secret = null, resolution = { width: 1280, height: 720, frameRate: 30 }, ...roomOptions } = options;
+    if (secret) {
+      const keyProvider = new ExternalE2EEKeyProvider();
+      roomOptions.e2ee = { keyProvider, worker: new Worker('/e2ee-worker.js') };
+      await keyProvider.setKey(secret);
+    }
     const room = new Room({ ...roomOptions, publishDefaults: { dtx: false, red: false, simulcast: true, videoCodec: 'vp8', ...publish } });
     state.room = room;
     room
@@ -53,10 +58,19 @@ window.suite = {
       .on(RoomEvent.ActiveSpeakersChanged, (speakers) => state.speakers.push(speakers.map((speaker) => speaker.identity)))
       .on(RoomEvent.Disconnected, (reason) => note('disconnected', { reason }))
       .on(RoomEvent.Reconnecting, () => note('reconnecting'))
+      .on(RoomEvent.SignalReconnecting, () => note('signal reconnecting'))
+      .on(RoomEvent.Reconnected, () => note('reconnected'))
       .on(RoomEvent.TrackMuted, (p, participant) => note('muted', { source: p.source, of: participant.identity }))
       .on(RoomEvent.TrackUnmuted, (p, participant) => note('unmuted', { source: p.source, of: participant.identity }))
       .on(RoomEvent.ParticipantConnected, (participant) => note('participant', { identity: participant.identity }))
       .on(RoomEvent.ParticipantDisconnected, (participant) => note('gone', { identity: participant.identity }));
+    room.registerTextStreamHandler('story', async (reader, { identity }) => state.texts.push({ from: identity, text: await reader.readAll() }));
+    room.registerByteStreamHandler('bytes', async (reader, { identity }) => {
+      const chunks = await reader.readAll();
+      state.files.push({ from: identity, size: chunks.reduce((sum, chunk) => sum + chunk.byteLength, 0), sum: chunks.reduce((sum, chunk) => chunk.reduce((a, b) => (a * 31 + b) % 65_521, sum), 0) });
+    });
+    room.registerRpcMethod('greet', async ({ callerIdentity, payload }) => `${payload}, ${callerIdentity}`);
+    if (secret) await room.setE2EEEnabled(true);
     const started = performance.now();
     state.started = started;
     await room.connect(url, token, { autoSubscribe: true });
@@ -66,6 +80,21 @@ window.suite = {
     return { connected: connected - started, sid: room.localParticipant.sid };
   },
   leave: () => state.room.disconnect(),
+  simulate: (scenario) => state.room.simulateScenario(scenario),
+  sid: () => state.room.localParticipant.sid,
+  sendText: async (text) => void (await state.room.localParticipant.sendText(text, { topic: 'story' })),
+  hasText: (from, text) => state.texts.some((held) => held.from === from && held.text === text),
+  /// Sends `size` bytes as a file and gives their check sum.
+  async sendFile(size) {
+    const bytes = Uint8Array.from({ length: size }, (_, i) => i % 251);
+    await state.room.localParticipant.sendFile(new File([bytes], 'bytes.bin'), { topic: 'bytes' });
+    return bytes.reduce((a, b) => (a * 31 + b) % 65_521, 0);
+  },
+  files: () => state.files,
+  performRpc: (destinationIdentity, method, payload) =>
+    state.room.localParticipant.performRpc({ destinationIdentity, method, payload }).then((text) => ({ text }), (error) => ({ error: error.message, code: error.code })),
+  /// Which way the client is connected: how many peer connections it has.
+  connections: () => [state.room.engine.pcManager.publisher, state.room.engine.pcManager.subscriber].filter(Boolean).length,
   setCamera: async (on) => void (await state.room.localParticipant.setCameraEnabled(on)),
   setMicrophone: async (on) => void (await state.room.localParticipant.setMicrophoneEnabled(on)),
   setScreen: async (on) => void (await state.room.localParticipant.setScreenShareEnabled(on, { audio: false })),

@@ -1,0 +1,34 @@
+// Firefox with fake devices, shaped like what the suite knows of Chromium.
+import puppeteer from 'puppeteer-core';
+
+const PREFERENCES = {
+  'media.navigator.streams.fake': true,
+  'media.navigator.permission.disabled': true,
+  'media.autoplay.default': 0,
+  'media.peerconnection.ice.loopback': false,
+  'network.captive-portal-service.enabled': false,
+  'app.update.disabledForTesting': true,
+  // Its H264 comes as a download.
+  'media.gmp-manager.updateEnabled': false,
+};
+
+export async function launchFirefox() {
+  const browser = await puppeteer.launch({
+    browser: 'firefox',
+    executablePath: '/usr/bin/firefox-esr',
+    headless: true,
+    extraPrefsFirefox: PREFERENCES,
+  });
+  const opened = new Set();
+  return {
+    async newPage() {
+      const page = await browser.newPage();
+      opened.add(page);
+      page.once('close', () => opened.delete(page));
+      return page;
+    },
+    /// The first is the browser's own.
+    pages: () => [null, ...opened],
+    close: () => browser.close(),
+  };
+}

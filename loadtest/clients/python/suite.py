@@ -1,0 +1,236 @@
+"""What the Python suite stands on: a private network namespace, a server, a TCP relay that can be cut, and participants."""
+
+import asyncio
+import os
+import subprocess
+import sys
+import time
+import urllib.request
+from pathlib import Path
+
+import numpy
+from livekit import api, rtc
+
+ROOT = Path(__file__).resolve().parents[3]
+KEY = "suitekey"
+SECRET = "a-secret-of-the-python-suite-0123456789"
+HOST = "10.77.0.1"
+PORT = 7880
+WS_URL = f"ws://127.0.0.1:{PORT}"
+HTTP_URL = f"http://127.0.0.1:{PORT}"
+RATE = 48_000
+SIZE = (320, 180)
+
+MARK = "AURALINK_NAMESPACE"
+SET_UP = " && ".join(
+    [
+        "ip link set lo up",
+        "ip link add v0 type veth peer name v1",
+        f"ip addr add {HOST}/24 dev v0",
+        "ip link set v0 up",
+        "ip link set v1 up",
+        "ip route add default dev v0",
+    ]
+)
+
+
+def enter_namespace():
+    """Starts ourselves again in a network of our own, unless we are inside already."""
+    if MARK in os.environ:
+        return
+    words = " ".join(f"'{word}'" for word in [sys.executable, *sys.argv])
+    command = ["unshare", "--net", "--", "bash", "-c", f"{SET_UP} && exec {words}"]
+    sys.exit(subprocess.run(command, env={**os.environ, MARK: "1"}).returncode)
+
+
+class Server:
+    def __init__(self):
+        artifacts = ROOT / "artifacts"
+        artifacts.mkdir(exist_ok=True)
+        self.log = open(artifacts / "server-python.log", "wb")
+        binary = ROOT / "target/release/auralink"
+        arguments = [binary, "serve", "--keys", f"{KEY}: {SECRET}", "--node-ip", HOST]
+        self.process = subprocess.Popen(arguments, stdout=self.log, stderr=self.log)
+        deadline = time.monotonic() + 10
+        while True:
+            try:
+                urllib.request.urlopen(f"{HTTP_URL}/health/ready").read()
+                return
+            except OSError:
+                if time.monotonic() > deadline or self.process.poll() is not None:
+                    raise RuntimeError("the server is not ready")
+                time.sleep(0.05)
+
+    def metric(self, name):
+        page = urllib.request.urlopen(f"{HTTP_URL}/metrics").read().decode()
+        return sum(float(line.split()[-1]) for line in page.splitlines() if line.startswith(f"{name} "))
+
+    def stop(self):
+        self.process.terminate()
+        if self.process.wait(timeout=10) != 0:
+            raise RuntimeError(f"the server ended with {self.process.returncode}")
+
+
+class Relay:
+    """A TCP relay before the server that can be cut, as a network does to signalling."""
+
+    async def start(self, port):
+        self.is_cut = False
+        self.writers = set()
+        self.server = await asyncio.start_server(self.relay, "127.0.0.1", port)
+        return self
+
+    async def relay(self, reader, writer):
+        if self.is_cut:
+            writer.close()
+            return
+        far_reader, far_writer = await asyncio.open_connection("127.0.0.1", PORT)
+        pair = {writer, far_writer}
+        self.writers |= pair
+
+        async def pump(source, target):
+            try:
+                while data := await source.read(65_536):
+                    target.write(data)
+                    await target.drain()
+            except OSError:
+                pass
+            target.close()
+
+        await asyncio.gather(pump(reader, far_writer), pump(far_reader, writer))
+        self.writers -= pair
+
+    async def cut(self, seconds):
+        self.is_cut = True
+        for writer in list(self.writers):
+            writer.transport.abort()
+        await asyncio.sleep(seconds)
+        self.is_cut = False
+
+    def close(self):
+        self.server.close()
+        for writer in list(self.writers):
+            writer.transport.abort()
+
+
+def token(identity, room, **grants):
+    grant = api.VideoGrants(room_join=True, room=room, can_update_own_metadata=True, **grants)
+    return api.AccessToken(KEY, SECRET).with_identity(identity).with_grants(grant).to_jwt()
+
+
+class Peer:
+    """A participant that shows a known picture, plays a known tone, and measures what it receives."""
+
+    @classmethod
+    async def join(cls, identity, room, url=WS_URL):
+        self = cls()
+        self.identity = identity
+        self.room = rtc.Room()
+        self.data, self.events, self.tasks = [], [], []
+        self.pictures, self.sounds = {}, {}
+        on = self.room.on
+        on("track_subscribed", lambda track, publication, participant: self._receive(track, participant))
+        on("data_received", lambda packet: self.data.append((packet.data.decode(), packet.participant.identity, packet.topic)))
+        on("track_muted", lambda participant, publication: self.events.append(f"muted {participant.identity}"))
+        on("track_unmuted", lambda participant, publication: self.events.append(f"unmuted {participant.identity}"))
+        on("reconnecting", lambda: self.events.append("reconnecting"))
+        on("reconnected", lambda: self.events.append("reconnected"))
+        on("disconnected", lambda reason: self.events.append(f"disconnected {reason}"))
+        await self.room.connect(url, token(identity, room), options=rtc.RoomOptions(auto_subscribe=True))
+        return self
+
+    @property
+    def local(self):
+        return self.room.local_participant
+
+    def remote(self, identity):
+        return self.room.remote_participants.get(identity)
+
+    def _task(self, work):
+        self.tasks.append(asyncio.create_task(work))
+
+    async def show_picture(self, left, right):
+        """Shows two halves of known colours, 15 times a second."""
+        width, height = SIZE
+        source = rtc.VideoSource(width, height)
+        track = rtc.LocalVideoTrack.create_video_track("picture", source)
+        options = rtc.TrackPublishOptions(source=rtc.TrackSource.SOURCE_CAMERA)
+        await self.local.publish_track(track, options)
+        pixels = numpy.full((height, width, 4), 255, dtype=numpy.uint8)
+        pixels[:, : width // 2, :3] = left
+        pixels[:, width // 2 :, :3] = right
+
+        async def show():
+            while True:
+                source.capture_frame(rtc.VideoFrame(width, height, rtc.VideoBufferType.RGBA, pixels.tobytes()))
+                await asyncio.sleep(1 / 15)
+
+        self._task(show())
+
+    async def play_tone(self, hertz):
+        """Plays a tone of half scale."""
+        source = rtc.AudioSource(RATE, 1)
+        self.tone = rtc.LocalAudioTrack.create_audio_track("tone", source)
+        options = rtc.TrackPublishOptions(source=rtc.TrackSource.SOURCE_MICROPHONE)
+        await self.local.publish_track(self.tone, options)
+        samples = RATE // 100
+
+        async def play():
+            at = 0
+            while True:
+                times = numpy.arange(at, at + samples) / RATE
+                wave = (16_384 * numpy.sin(2 * numpy.pi * hertz * times)).astype(numpy.int16)
+                await source.capture_frame(rtc.AudioFrame(wave.tobytes(), RATE, 1, samples))
+                at += samples
+
+        self._task(play())
+
+    def _receive(self, track, participant):
+        is_video = track.kind == rtc.TrackKind.KIND_VIDEO
+        self._task((self._look if is_video else self._listen)(track, participant.identity))
+
+    async def _look(self, track, identity):
+        async for event in rtc.VideoStream(track):
+            frame = event.frame.convert(rtc.VideoBufferType.RGBA)
+            pixels = numpy.frombuffer(frame.data, dtype=numpy.uint8).reshape(frame.height, frame.width, 4)
+            rows = pixels[frame.height // 4 : frame.height * 3 // 4, :, :3]
+            eighth = frame.width // 8
+            left = rows[:, eighth : 3 * eighth].mean(axis=(0, 1))
+            right = rows[:, 5 * eighth : 7 * eighth].mean(axis=(0, 1))
+            frames = self.pictures.get(identity, (0,))[0] + 1
+            self.pictures[identity] = (frames, (frame.width, frame.height), left, right)
+
+    async def _listen(self, track, identity):
+        async for event in rtc.AudioStream(track, sample_rate=RATE, num_channels=1):
+            samples = numpy.frombuffer(event.frame.data, dtype=numpy.int16)
+            heard = numpy.concatenate([self.sounds.get(identity, samples[:0]), samples])
+            self.sounds[identity] = heard[-RATE // 5 :]
+
+    def share_of(self, identity, hertz):
+        """The share of a tone in the last fifth of a second heard of somebody, 0 to 1."""
+        heard = self.sounds.get(identity)
+        if heard is None or len(heard) < RATE // 5:
+            return 0.0
+        wave = heard.astype(float)
+        power = (wave**2).sum()
+        if power < 1_000 * len(wave):
+            return 0.0
+        turn = numpy.exp(-2j * numpy.pi * hertz * numpy.arange(len(wave)) / RATE)
+        return 2 * abs((wave * turn).sum()) ** 2 / (len(wave) * power)
+
+    def frames(self, identity):
+        return self.pictures.get(identity, (0,))[0]
+
+    async def until(self, what, seconds, done):
+        """Waits until `done()` gives something true."""
+        deadline = time.monotonic() + seconds
+        while time.monotonic() < deadline:
+            if result := done():
+                return result
+            await asyncio.sleep(0.025)
+        raise AssertionError(f"{self.identity}: {what} did not happen within {seconds} s; {self.events}; {self.pictures}")
+
+    async def leave(self):
+        for task in self.tasks:
+            task.cancel()
+        await self.room.disconnect()
