@@ -153,6 +153,8 @@ pub struct Rooms {
     pub max_participants: u32,
     /// Rooms on this node.
     pub rooms_max: usize,
+    /// RoomService may unmute a track, not only mute it.
+    pub enable_remote_unmute: bool,
 }
 
 impl Default for Rooms {
@@ -163,6 +165,7 @@ impl Default for Rooms {
             departure_timeout: 20,
             max_participants: 0,
             rooms_max: 10_000,
+            enable_remote_unmute: false,
         }
     }
 }

@@ -5,7 +5,6 @@ mod health;
 mod meet;
 mod rtc;
 mod twirp;
-mod twirp_json;
 mod web;
 
 use std::sync::Arc;
@@ -74,6 +73,7 @@ pub fn router(app: App) -> Router {
         .route("/rtc/validate", get(rtc::validate_v0))
         .route("/rtc/v1/validate", get(rtc::validate_v1))
         .route("/twirp/{service}/{method}", post(twirp::call))
+        .route("/livekit.RoomService/{method}", post(twirp::room_service))
         .route("/health/live", get(health::live))
         .route("/health/ready", get(health::ready))
         .route("/health/startup", get(health::live))

@@ -1,6 +1,7 @@
 //! All rooms of this node: finding, making and ending them. Each room's state belongs to its own task.
 
 pub mod actor;
+pub mod admin;
 mod data;
 pub mod join;
 pub mod participant;
@@ -9,16 +10,20 @@ mod publish;
 mod refresh;
 mod request;
 pub mod room;
+pub mod rpc;
+mod server_data;
 mod subscribe;
 #[cfg(test)]
 mod tests;
 pub mod track;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use auralink_livekit::{DisconnectReason, ParticipantInfo, Room as RoomInfo};
+use auralink_livekit::{
+    DisconnectReason, ParticipantInfo, Room as RoomInfo, RoomAgentDispatch, RoomConfiguration,
+};
 use auralink_proto::Command;
 use tokio::sync::{mpsc, oneshot};
 
@@ -26,10 +31,10 @@ use crate::auth::Keys;
 use crate::config::Config;
 use crate::media::Media;
 use crate::telemetry::Telemetry;
-use actor::{Actor, Input, Outgoing};
+use actor::{Act, Actor, Input, Outgoing};
 use join::JoinError;
 use participant::{JoinParams, ParticipantKey};
-use room::{Mint, RoomParams};
+use room::{Mint, Room, RoomParams, Turn};
 
 /// Rooms a join may find ended before it gives up.
 const JOIN_TRIES: usize = 3;
@@ -41,6 +46,37 @@ pub struct RoomChoice {
     pub departure_timeout_s: u32,
     pub max_participants: u32,
     pub metadata: String,
+    pub extras: RoomExtras,
+}
+
+/// What a creator may say besides. A room keeps it; nothing of it has an effect yet.
+#[derive(Clone, Debug, Default)]
+pub struct RoomExtras {
+    /// Agents to be sent there.
+    pub agents: Vec<RoomAgentDispatch>,
+    pub tags: HashMap<String, String>,
+    pub min_playout_delay_ms: u32,
+    pub max_playout_delay_ms: u32,
+    pub sync_streams: bool,
+}
+
+impl From<RoomConfiguration> for RoomChoice {
+    /// What a token says of the room it may create.
+    fn from(config: RoomConfiguration) -> Self {
+        Self {
+            empty_timeout_s: config.empty_timeout,
+            departure_timeout_s: config.departure_timeout,
+            max_participants: config.max_participants,
+            metadata: config.metadata,
+            extras: RoomExtras {
+                agents: config.agents,
+                tags: config.tags,
+                min_playout_delay_ms: config.min_playout_delay,
+                max_playout_delay_ms: config.max_playout_delay,
+                sync_streams: config.sync_streams,
+            },
+        }
+    }
 }
 
 /// Why there is no room.
@@ -198,6 +234,7 @@ impl Rooms {
             node_sid: self.shared.node_sid.clone(),
             limit: config.limit.clone(),
             keys: Keys::new(config.keys.clone()),
+            extras: choice.extras.clone(),
         }
     }
 
@@ -265,10 +302,26 @@ impl Rooms {
         ask(&self.find(name)?, Input::Participants).await
     }
 
-    /// Ends a room for everybody in it. False when there is none.
+    /// Lets a room's task do something with it; `None` when there is no such room.
+    pub async fn act<T: Send + 'static>(
+        &self,
+        name: &str,
+        act: impl FnOnce(&mut Room, &mut Turn<'_>) -> T + Send + 'static,
+    ) -> Option<T> {
+        let question = |reply: oneshot::Sender<T>| {
+            // Whoever asked may have gone.
+            let act = move |room: &mut Room, turn: &mut Turn<'_>| drop(reply.send(act(room, turn)));
+            Input::Act(Act(Box::new(act)))
+        };
+        ask(&self.find(name)?, question).await
+    }
+
+    /// Ends a room for everybody in it, and waits until it is gone. False when there is none.
     pub async fn end(&self, name: &str, reason: DisconnectReason) -> bool {
         let Some(inbox) = self.find(name) else { return false };
-        ask(&inbox, |reply| Input::End(reason, reply)).await.is_some()
+        let ended = ask(&inbox, |reply| Input::End(reason, reply)).await.is_some();
+        inbox.closed().await;
+        ended
     }
 
     /// Ends every room; for shutting down.

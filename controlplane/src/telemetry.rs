@@ -65,6 +65,8 @@ counters! {
     shard_stalls = "shard_stalls_total";
     /// Calls of server APIs.
     api_calls = "api_calls_total";
+    /// Calls of server APIs answered by an error.
+    api_failures = "api_failures_total";
 }
 
 /// What control asks of the data plane's reports.

@@ -79,10 +79,7 @@ const IGNORED_NESTED: &[(&str, &[&str])] = &[
             "force_relay",
         ],
     ),
-    (
-        "room",
-        &["enabled_codecs", "enable_remote_unmute", "playout_delay", "sync_streams", "max_metadata_size"],
-    ),
+    ("room", &["enabled_codecs", "playout_delay", "sync_streams", "max_metadata_size"]),
     ("limit", &["num_tracks", "bytes_per_sec", "subscription_limit_video", "subscription_limit_audio"]),
     ("logging", &["pion_level", "sample"]),
 ];

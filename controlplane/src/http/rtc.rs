@@ -91,12 +91,7 @@ fn admit(
     if !may_create && !app.rooms.exists(&room) {
         return Err(RoomError::Absent.into());
     }
-    let choice = claims.room_config.map(|config| RoomChoice {
-        empty_timeout_s: config.empty_timeout,
-        departure_timeout_s: config.departure_timeout,
-        max_participants: config.max_participants,
-        metadata: config.metadata,
-    });
+    let choice = claims.room_config.map(RoomChoice::from);
     Ok(Admission {
         room,
         create: may_create.then(|| choice.unwrap_or_default()),

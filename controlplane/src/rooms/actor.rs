@@ -39,10 +39,22 @@ pub enum Input {
     Request(ParticipantKey, Box<SignalRequest>),
     SignalClosed(ParticipantKey),
     Event(Event),
+    Act(Act),
     Describe(oneshot::Sender<RoomInfo>),
     Participants(oneshot::Sender<Vec<ParticipantInfo>>),
     /// End the room; answered when everybody has been told.
     End(DisconnectReason, oneshot::Sender<()>),
+}
+
+type Deed = dyn FnOnce(&mut Room, &mut Turn<'_>) + Send;
+
+/// Something that shall be done with a room by the task that owns it.
+pub struct Act(pub(super) Box<Deed>);
+
+impl std::fmt::Debug for Act {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Act")
+    }
 }
 
 /// A running room.
@@ -134,6 +146,7 @@ impl Actor {
                 self.sockets.remove(&key);
                 self.turn(|room, turn| room.handle_signal_closed(key, turn));
             }
+            Input::Act(Act(act)) => self.turn(act),
             Input::Event(event) => self.turn(|room, turn| room.handle_event(event, turn)),
             // Whoever asked may have gone.
             Input::Describe(reply) => drop(reply.send(self.room.info())),

@@ -15,6 +15,8 @@ use auralink_proto::{
     TransportId,
 };
 
+use super::RoomExtras;
+use super::admin::AdminState;
 use super::participant::{Participant, ParticipantKey};
 use crate::auth::Keys;
 use crate::config::Limit;
@@ -98,6 +100,7 @@ pub struct RoomParams {
     pub limit: Limit,
     /// The first signs fresh tokens.
     pub keys: Keys,
+    pub extras: RoomExtras,
 }
 
 /// A room.
@@ -116,6 +119,7 @@ pub struct Room {
     room_changed: bool,
     room_told: Option<Instant>,
     quality_told: Instant,
+    pub(super) admin: AdminState,
 }
 
 impl Room {
@@ -132,6 +136,7 @@ impl Room {
             room_changed: false,
             room_told: None,
             quality_told: turn.now,
+            admin: AdminState::default(),
         }
     }
 
@@ -195,7 +200,9 @@ impl Room {
             }
             Event::TrackLive { track } => self.track_live(track, turn),
             Event::Data { transport, channel, payload } => {
-                self.route_data(transport, channel, &payload, turn)
+                if !self.take_rpc_answer(transport, &payload) {
+                    self.route_data(transport, channel, &payload, turn);
+                }
             }
             Event::Levels { levels } => self.tell_levels(&levels, turn),
             Event::DataOpen { .. } | Event::Stats { .. } => {}
@@ -265,6 +272,7 @@ impl Room {
             turn.signal(key, signal_response::Message::Leave(leave(reason, action)));
         }
         turn.out.push(Output::Close(key));
+        self.admin.rpcs.handle_left(key);
         for track in &participant.tracks {
             for other in self.participants.values_mut() {
                 other.negotiator.unwant(track.id);
@@ -322,14 +330,9 @@ impl Room {
             self.remove(key, reason, leave_request::Action::Disconnect, turn);
         }
         if self.room_changed && self.room_told.is_none_or(|at| now.duration_since(at) >= ROOM_UPDATE_EVERY) {
-            self.room_changed = false;
-            self.room_told = Some(now);
-            let update = RoomUpdate { room: Some(self.info()) };
-            turn.signal_all(
-                self.participants.keys().copied().collect(),
-                signal_response::Message::RoomUpdate(update),
-            );
+            self.tell_room(turn);
         }
+        self.admin.rpcs.handle_tick(now);
         if now.duration_since(self.quality_told) >= QUALITY_EVERY {
             self.quality_told = now;
             self.tell_quality(turn);
@@ -339,6 +342,17 @@ impl Room {
         let waiting = self.participants.values().filter(|p| p.negotiator.is_waiting());
         self.touched.extend(waiting.map(|p| p.key));
         self.settle(turn);
+    }
+
+    /// Tells everybody what the room is like now.
+    pub(super) fn tell_room(&mut self, turn: &mut Turn<'_>) {
+        self.room_changed = false;
+        self.room_told = Some(turn.now);
+        let update = RoomUpdate { room: Some(self.info()) };
+        turn.signal_all(
+            self.participants.keys().copied().collect(),
+            signal_response::Message::RoomUpdate(update),
+        );
     }
 
     /// Lets every negotiator touched in this turn speak.

@@ -1,5 +1,7 @@
 //! Rooms without I/O: what participants are told, and what shards are commanded.
 
+mod admin;
+
 use std::collections::BTreeSet;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
@@ -120,6 +122,7 @@ impl Stage {
             node_sid: "ND_1".into(),
             limit: Limit::default(),
             keys: Keys::new([("key".to_owned(), "secret".to_owned())].into()),
+            extras: Default::default(),
         };
         let room = Room::new(
             params,

@@ -349,8 +349,13 @@ impl Desk {
 
     /// One call of RoomService in JSON.
     pub(crate) async fn api(&self, grant: VideoGrant, method: &str, body: &str) -> Reply {
+        self.call(grant, &format!("RoomService/{method}"), body).await
+    }
+
+    /// One call of a server API in JSON.
+    pub(crate) async fn call(&self, grant: VideoGrant, method: &str, body: &str) -> Reply {
         let bearer = format!("Bearer {}", self.token("admin", grant));
         let headers = [("authorization", bearer.as_str()), ("content-type", "application/json")];
-        self.http("POST", &format!("/twirp/livekit.RoomService/{method}"), &headers, body.as_bytes()).await
+        self.http("POST", &format!("/twirp/livekit.{method}"), &headers, body.as_bytes()).await
     }
 }

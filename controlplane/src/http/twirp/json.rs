@@ -92,8 +92,9 @@ fn simulcast_json(codec: &SimulcastCodecInfo) -> Value {
     })
 }
 
+/// A track.
 #[allow(deprecated, reason = "every field is written")]
-fn track_json(track: &TrackInfo) -> Value {
+pub(super) fn track_json(track: &TrackInfo) -> Value {
     json!({
         "sid": track.sid,
         "type": name!(TrackType, track.r#type),
@@ -147,6 +148,56 @@ pub(super) fn participant_json(participant: &ParticipantInfo) -> Value {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use serde::de::{DeserializeOwned, Deserializer, Error as _, Visitor, value};
+
+    /// Asks a message's own reader which fields it knows; it lists each under both its names.
+    struct Ask<'a>(&'a mut Vec<&'static str>);
+
+    impl<'de> Deserializer<'de> for Ask<'_> {
+        type Error = value::Error;
+
+        fn deserialize_any<V: Visitor<'de>>(self, _: V) -> Result<V::Value, Self::Error> {
+            Err(value::Error::custom("only structs are asked"))
+        }
+
+        fn deserialize_struct<V: Visitor<'de>>(
+            self,
+            _: &'static str,
+            fields: &'static [&'static str],
+            _: V,
+        ) -> Result<V::Value, Self::Error> {
+            self.0.extend(fields);
+            Err(value::Error::custom("asked"))
+        }
+
+        serde::forward_to_deserialize_any! {
+            bool i8 i16 i32 i64 i128 u8 u16 u32 u64 u128 f32 f64 char str string bytes byte_buf option unit
+            unit_struct newtype_struct seq tuple tuple_struct map enum identifier ignored_any
+        }
+    }
+
+    /// Fails unless every field of a message stands in what is written for it, under its original name.
+    fn assert_whole<T: DeserializeOwned>(written: &Value) {
+        let mut fields = Vec::new();
+        let _ = T::deserialize(Ask(&mut fields));
+        fields.retain(|name| !name.contains(char::is_uppercase));
+        assert!(!fields.is_empty());
+        for name in fields {
+            assert!(written.get(name).is_some(), "{name} is not written in {written}");
+        }
+    }
+
+    #[test]
+    fn every_field_there_is_is_written() {
+        assert_whole::<Room>(&room_json(&Room::default()));
+        assert_whole::<Codec>(&codec_json(&Codec::default()));
+        assert_whole::<TimedVersion>(&version_json(&Some(TimedVersion::default())));
+        assert_whole::<ParticipantInfo>(&participant_json(&ParticipantInfo::default()));
+        assert_whole::<ParticipantPermission>(&permission_json(&ParticipantPermission::default()));
+        assert_whole::<TrackInfo>(&track_json(&TrackInfo::default()));
+        assert_whole::<VideoLayer>(&layer_json(&VideoLayer::default()));
+        assert_whole::<SimulcastCodecInfo>(&simulcast_json(&SimulcastCodecInfo::default()));
+    }
 
     #[test]
     fn defaults_are_written_and_wide_numbers_are_strings() {
