@@ -170,6 +170,26 @@ impl Default for Rooms {
     }
 }
 
+/// Events told to other servers over HTTP.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Webhook {
+    /// API key whose secret signs them.
+    pub api_key: String,
+    /// Where they are posted, `http` or `https`.
+    pub urls: Vec<String>,
+    /// PEM file of certificate authorities trusted for `https`, in place of the system's.
+    pub ca_file: Option<String>,
+    /// Events waiting, for each URL and tenth of the rooms; more are dropped and counted.
+    pub queue_max: usize,
+}
+
+impl Default for Webhook {
+    fn default() -> Self {
+        Self { api_key: String::new(), urls: Vec::new(), ca_file: None, queue_max: 100 }
+    }
+}
+
 /// Bounds on what a client may cost.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(default)]
@@ -266,6 +286,7 @@ pub struct Config {
     pub rtc: Rtc,
     pub room: Rooms,
     pub limit: Limit,
+    pub webhook: Webhook,
     pub node: Node,
     pub logging: Logging,
 }
@@ -282,6 +303,7 @@ impl Default for Config {
             rtc: Rtc::default(),
             room: Rooms::default(),
             limit: Limit::default(),
+            webhook: Webhook::default(),
             node: Node::default(),
             logging: Logging::default(),
         }

@@ -2,11 +2,14 @@
 #![forbid(unsafe_code)]
 
 pub mod auth;
+pub mod chance;
 pub mod config;
 pub mod http;
 pub mod media;
 pub mod negotiator;
+pub mod notices;
 pub mod rooms;
 pub mod server;
 pub mod signal;
 pub mod telemetry;
+pub mod webhooks;

@@ -12,6 +12,7 @@ use auralink_node::{
 use auralink_proto::{Candidate, Command, Event, Fingerprint, RoomId, ShardId, TrackId, TransportId};
 use tokio::sync::mpsc;
 
+use crate::chance::Chance;
 use crate::config::{self, Config};
 use crate::negotiator::Random;
 use crate::rooms::actor::Input;
@@ -155,12 +156,11 @@ impl Media {
 
 impl Random for Media {
     fn bits(&mut self) -> u32 {
-        rand::random()
+        Chance.bits()
     }
 
     fn word(&mut self, len: usize) -> String {
-        use rand::RngExt as _;
-        rand::rng().sample_iter(rand::distr::Alphanumeric).take(len).map(char::from).collect()
+        Chance.word(len)
     }
 }
 

@@ -4,6 +4,7 @@ pub mod actor;
 pub mod admin;
 mod data;
 pub mod join;
+pub mod notices;
 pub mod participant;
 mod presence;
 mod publish;
@@ -22,7 +23,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use auralink_livekit::{
-    DisconnectReason, ParticipantInfo, Room as RoomInfo, RoomAgentDispatch, RoomConfiguration,
+    DisconnectReason, ParticipantInfo, Room as RoomInfo, RoomAgentDispatch, RoomConfiguration, RoomEndReason,
 };
 use auralink_proto::Command;
 use tokio::sync::{mpsc, oneshot};
@@ -30,9 +31,11 @@ use tokio::sync::{mpsc, oneshot};
 use crate::auth::Keys;
 use crate::config::Config;
 use crate::media::Media;
+use crate::notices::Notices;
 use crate::telemetry::Telemetry;
 use actor::{Act, Actor, Input, Outgoing};
 use join::JoinError;
+use notices::{Happened, Notice};
 use participant::{JoinParams, ParticipantKey};
 use room::{Mint, Room, RoomParams, Turn};
 
@@ -120,6 +123,7 @@ struct Shared {
     config: Config,
     media: Media,
     telemetry: Arc<Telemetry>,
+    notices: Notices,
     node_sid: String,
     next_key: AtomicU64,
     /// Inbox of each room, by name.
@@ -133,12 +137,18 @@ pub struct Rooms {
 }
 
 impl Rooms {
-    pub fn new(config: Config, mut media: Media, telemetry: Arc<Telemetry>) -> Self {
-        let node_sid = media.sid("ND_");
+    pub fn new(
+        config: Config,
+        media: Media,
+        telemetry: Arc<Telemetry>,
+        notices: Notices,
+        node_sid: String,
+    ) -> Self {
         let shared = Shared {
             config,
             media,
             telemetry,
+            notices,
             node_sid,
             next_key: AtomicU64::new(1),
             rooms: Mutex::default(),
@@ -170,21 +180,24 @@ impl Rooms {
         let (inbox, receiver) = mpsc::channel(actor::INBOX_MAX);
         let params = self.params(name, choice);
         tracing::info!(room = %name, sid = %params.sid, "room started");
+        let stub = RoomInfo { sid: params.sid.clone(), name: name.to_owned(), ..RoomInfo::default() };
         let actor = Actor::new(
             params,
             receiver,
             inbox.downgrade(),
             self.shared.media.clone(),
             Arc::clone(&self.shared.telemetry),
+            self.shared.notices.clone(),
         );
         table.insert(name.to_owned(), inbox.clone());
         self.shared.telemetry.rooms.fetch_add(1, Ordering::Relaxed);
-        tokio::spawn(self.clone().supervise(name.to_owned(), inbox.downgrade(), actor));
+        tokio::spawn(self.clone().supervise(stub, inbox.downgrade(), actor));
         Ok(inbox)
     }
 
     /// Runs a room and, whatever ends it, takes it off the table and turns late joins away.
-    async fn supervise(self, name: String, inbox: mpsc::WeakSender<Input>, actor: Actor) {
+    async fn supervise(self, stub: RoomInfo, inbox: mpsc::WeakSender<Input>, actor: Actor) {
+        let name = stub.name.clone();
         let ended = tokio::spawn(actor.run()).await;
         {
             let mut table = self.table();
@@ -213,6 +226,8 @@ impl Rooms {
                     // A stopped shard has nothing to remove.
                     let _ = media.send(transport.shard(), Command::RemoveTransport(transport)).await;
                 }
+                let what = Happened::RoomFinished(RoomEndReason::RoomEndUnknown);
+                self.shared.notices.deliver(&Notice { unix_ms: actor::unix_ms(), room: stub, what });
             }
         }
     }

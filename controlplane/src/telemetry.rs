@@ -67,6 +67,12 @@ counters! {
     api_calls = "api_calls_total";
     /// Calls of server APIs answered by an error.
     api_failures = "api_failures_total";
+    /// Webhooks a receiver accepted.
+    webhooks_delivered = "webhooks_delivered_total";
+    /// Webhooks sent once more after a failure.
+    webhooks_retried = "webhooks_retried_total";
+    /// Webhooks given up, or dropped because too many waited.
+    webhooks_dropped = "webhooks_dropped_total";
 }
 
 /// What control asks of the data plane's reports.

@@ -12,6 +12,7 @@ use super::join::JoinError;
 use super::participant::{JoinParams, ParticipantKey};
 use super::room::{Output, Room, RoomParams, Turn};
 use crate::media::Media;
+use crate::notices::Notices;
 use crate::telemetry::{Telemetry, count};
 
 /// Inputs waiting for one room. Sockets wait when it is full; media events that repeat are dropped.
@@ -65,6 +66,7 @@ pub struct Actor {
     sockets: HashMap<ParticipantKey, mpsc::Sender<Outgoing>>,
     media: Media,
     telemetry: Arc<Telemetry>,
+    notices: Notices,
     out: Vec<Output>,
 }
 
@@ -80,6 +82,7 @@ impl Actor {
         own: mpsc::WeakSender<Input>,
         media: Media,
         telemetry: Arc<Telemetry>,
+        notices: Notices,
     ) -> Self {
         let mut out = Vec::new();
         let mut mint = media.clone();
@@ -91,13 +94,15 @@ impl Actor {
             out: &mut out,
         };
         let room = Room::new(params, &mut turn);
-        Self { room, inbox, own, sockets: HashMap::new(), media, telemetry, out }
+        Self { room, inbox, own, sockets: HashMap::new(), media, telemetry, notices, out }
     }
 
     /// Runs until the room is over; the inbox is handed back so that late joins can be refused.
     pub async fn run(mut self) -> mpsc::Receiver<Input> {
         let mut tick = tokio::time::interval(TICK);
         tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        // That there is a room is known outside before anything of what happens in it.
+        self.carry_out().await;
         loop {
             tokio::select! {
                 input = self.inbox.recv() => match input {
@@ -111,6 +116,8 @@ impl Actor {
                 break;
             }
         }
+        self.turn(|room, turn| room.finish(turn));
+        self.carry_out().await;
         self.inbox
     }
 
@@ -182,6 +189,7 @@ impl Actor {
                         self.media.route_transport(id, on.then(|| self.own.clone()));
                     }
                     Output::RouteTrack(id, on) => self.media.route_track(id, on.then(|| self.own.clone())),
+                    Output::Notice(notice) => self.notices.deliver(&notice),
                 }
             }
             for key in lost {

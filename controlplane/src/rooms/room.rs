@@ -7,8 +7,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use auralink_livekit::{
-    DisconnectReason, LeaveRequest, ParticipantInfo, ParticipantUpdate, Room as RoomInfo, RoomUpdate,
-    SignalResponse, leave_request, participant_info, signal_response,
+    DisconnectReason, LeaveRequest, ParticipantInfo, ParticipantUpdate, Room as RoomInfo, RoomEndReason,
+    RoomUpdate, SignalResponse, leave_request, participant_info, signal_response,
 };
 use auralink_proto::{
     Candidate, CloseReason, Command, Event, Fingerprint, MediaKind, Mid, RoomId, ShardId, TrackId,
@@ -17,6 +17,7 @@ use auralink_proto::{
 
 use super::RoomExtras;
 use super::admin::AdminState;
+use super::notices::{Happened, Notice};
 use super::participant::{Participant, ParticipantKey};
 use crate::auth::Keys;
 use crate::config::Limit;
@@ -58,6 +59,8 @@ pub enum Output {
     RouteTransport(TransportId, bool),
     /// Events of this track belong to this room from now on, or no longer.
     RouteTrack(TrackId, bool),
+    /// Tell the world outside.
+    Notice(Box<Notice>),
 }
 
 /// Everything one turn of a room may use.
@@ -120,12 +123,14 @@ pub struct Room {
     room_told: Option<Instant>,
     quality_told: Instant,
     pub(super) admin: AdminState,
+    /// Why it ends, when it does.
+    pub(super) end_reason: RoomEndReason,
 }
 
 impl Room {
     pub fn new(params: RoomParams, turn: &mut Turn<'_>) -> Self {
         let empty = Duration::from_secs(params.empty_timeout_s.into());
-        Self {
+        let room = Self {
             sif_trailer: turn.mint.word(16).into_bytes(),
             params,
             participants: BTreeMap::new(),
@@ -137,7 +142,10 @@ impl Room {
             room_told: None,
             quality_told: turn.now,
             admin: AdminState::default(),
-        }
+            end_reason: RoomEndReason::RoomEndIdleTimeout,
+        };
+        room.notice(Happened::RoomStarted(room.params.extras.agents.clone()), turn);
+        room
     }
 
     /// What clients and server APIs are told of the room.
@@ -216,6 +224,8 @@ impl Room {
         participant.connected = true;
         if participant.state != participant_info::State::Active {
             participant.state = participant_info::State::Active;
+            let info = participant.info();
+            self.notice(Happened::Joined(info), turn);
             self.announce(key, turn);
         }
     }
@@ -286,11 +296,17 @@ impl Room {
         let shard = participant.transport.shard();
         turn.out.push(Output::Command(shard, Command::RemoveTransport(participant.transport)));
         turn.out.push(Output::RouteTransport(participant.transport, false));
+        let was_active = participant.state == participant_info::State::Active;
         participant.state = participant_info::State::Disconnected;
         participant.version += 1;
         let mut info = participant.info();
-        info.tracks.clear();
         info.disconnect_reason = reason.into();
+        let tracks = std::mem::take(&mut info.tracks);
+        for track in tracks {
+            self.notice(Happened::Unpublished(info.clone(), track), turn);
+        }
+        let left = if was_active { Happened::Left } else { Happened::Aborted };
+        self.notice(left(info.clone()), turn);
         if participant.is_visible() {
             let update = ParticipantUpdate { participants: vec![info] };
             turn.signal_all(self.others(key), signal_response::Message::Update(update));
@@ -309,6 +325,11 @@ impl Room {
             self.remove(key, reason, leave_request::Action::Disconnect, turn);
         }
         self.idle = Some((turn.now, Duration::ZERO));
+        self.end_reason = match reason {
+            DisconnectReason::RoomDeleted => RoomEndReason::RoomEndApiDelete,
+            DisconnectReason::ServerShutdown => RoomEndReason::RoomEndServerShutdown,
+            _ => RoomEndReason::RoomEndUnknown,
+        };
     }
 
     /// Time passes; called about once a second.

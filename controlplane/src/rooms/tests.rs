@@ -22,6 +22,7 @@ use bytes::Bytes;
 use proptest::prelude::*;
 
 use super::join::JoinError;
+use super::notices::Notice;
 use super::participant::{JoinParams, ParticipantKey};
 use super::room::{Mint, Output, Room, RoomParams, Turn};
 use crate::auth::{Keys, VideoGrant};
@@ -74,6 +75,7 @@ struct Stage {
     told: Vec<(ParticipantKey, Told)>,
     commands: Vec<Command>,
     closed: Vec<ParticipantKey>,
+    notices: Vec<Notice>,
     /// What events are routed for, and transports the shards hold.
     routed: BTreeSet<u64>,
     held: BTreeSet<TransportId>,
@@ -137,6 +139,7 @@ impl Stage {
             told: Vec::new(),
             commands: Vec::new(),
             closed: Vec::new(),
+            notices: Vec::new(),
             routed: BTreeSet::new(),
             held: BTreeSet::new(),
         }
@@ -172,6 +175,7 @@ impl Stage {
                 Output::Close(key) => self.closed.push(key),
                 Output::RouteTransport(id, on) => self.route(id.as_u64(), on),
                 Output::RouteTrack(id, on) => self.route(id.as_u64(), on),
+                Output::Notice(notice) => self.notices.push(*notice),
             }
         }
         for event in acknowledgements {

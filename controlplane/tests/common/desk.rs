@@ -85,7 +85,7 @@ impl Desk {
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let media = Media::new(handle);
-        let control = Control::new(config, media.clone(), None);
+        let control = Control::new(config, media.clone(), None).unwrap();
         let telemetry = Arc::clone(&control.app().telemetry);
         tokio::spawn(control.run(vec![listener], events, std::future::pending()));
         Self { address, keys, shard, events: inject, media, telemetry }

@@ -1,13 +1,14 @@
-//! What server APIs do to rooms.
+//! What server APIs do to rooms, and what the world outside is told.
 
 use auralink_livekit::{
-    MuteRoomTrackRequest, ParticipantPermission, PerformRpcRequest, RpcAck, RpcError, RpcResponse,
-    SendDataRequest, TrackSource, UpdateParticipantRequest, rpc_response,
+    MuteRoomTrackRequest, ParticipantPermission, PerformRpcRequest, RoomEndReason, RpcAck, RpcError,
+    RpcResponse, SendDataRequest, TrackSource, UpdateParticipantRequest, rpc_response,
 };
 use tokio::sync::oneshot;
 
 use super::*;
 use crate::rooms::admin::AdminError;
+use crate::rooms::notices::Happened;
 use crate::rooms::rpc::{RpcFailure, builtin};
 
 type Outcome = oneshot::Receiver<Result<String, RpcFailure>>;
@@ -54,6 +55,23 @@ impl Stage {
         let packet = DataPacket { value: Some(value), ..DataPacket::default() };
         let (transport, payload) = (self.transport(key), packet.encode_to_vec().into());
         self.event(Event::Data { transport, channel: DataChannel::Reliable, payload });
+    }
+
+    fn happened(&self) -> Vec<(&str, &str)> {
+        self.notices.iter().map(in_words).collect()
+    }
+}
+
+/// What happened, and to whom.
+fn in_words(notice: &Notice) -> (&str, &str) {
+    match &notice.what {
+        Happened::RoomStarted(_) => ("started", ""),
+        Happened::RoomFinished(_) => ("finished", ""),
+        Happened::Joined(who) => ("joined", &who.identity),
+        Happened::Left(who) => ("left", &who.identity),
+        Happened::Aborted(who) => ("aborted", &who.identity),
+        Happened::Published(who, _) => ("published", &who.identity),
+        Happened::Unpublished(who, _) => ("unpublished", &who.identity),
     }
 }
 
@@ -255,4 +273,32 @@ fn the_rooms_metadata_is_told_at_once() {
     assert_eq!(room.metadata, "new");
     let told = stage.told(alice);
     assert!(matches!(told[0], Told::RoomUpdate(u) if u.room.as_ref().is_some_and(|r| r.metadata == "new")));
+}
+
+#[test]
+fn the_world_hears_of_everything_in_order() {
+    let mut stage = Stage::new();
+    let alice = stage.join("alice");
+    stage.publish(alice);
+    stage.publish(alice);
+    let unheard = JoinParams { identity: "bob".into(), ..JoinParams::default() };
+    let bob = stage.try_join(unheard).unwrap();
+    stage.turn(|room, turn| room.handle_signal_closed(bob, turn));
+    stage.turn(|room, turn| room.close(DisconnectReason::RoomDeleted, turn));
+    stage.turn(|room, turn| room.finish(turn));
+    let expected = [
+        ("joined", "alice"),
+        ("published", "alice"),
+        ("published", "alice"),
+        ("aborted", "bob"),
+        ("unpublished", "alice"),
+        ("unpublished", "alice"),
+        ("left", "alice"),
+        ("finished", ""),
+    ];
+    assert_eq!(stage.happened(), expected);
+    let Some(Happened::Left(info)) = stage.notices.get(6).map(|notice| &notice.what) else { panic!() };
+    assert_eq!(info.disconnect_reason(), DisconnectReason::RoomDeleted);
+    let finished = Happened::RoomFinished(RoomEndReason::RoomEndApiDelete);
+    assert_eq!(stage.notices.last().unwrap().what, finished);
 }
