@@ -190,6 +190,22 @@ impl Default for Webhook {
     }
 }
 
+/// Workers of agents.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Agents {
+    /// A worker that reports this load or more, of 1, gets no further job.
+    pub target_load: f32,
+    /// Workers registered at once.
+    pub workers_max: usize,
+}
+
+impl Default for Agents {
+    fn default() -> Self {
+        Self { target_load: 0.7, workers_max: 4_096 }
+    }
+}
+
 /// Bounds on what a client may cost.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(default)]
@@ -287,6 +303,7 @@ pub struct Config {
     pub room: Rooms,
     pub limit: Limit,
     pub webhook: Webhook,
+    pub agents: Agents,
     pub node: Node,
     pub logging: Logging,
 }
@@ -304,6 +321,7 @@ impl Default for Config {
             room: Rooms::default(),
             limit: Limit::default(),
             webhook: Webhook::default(),
+            agents: Agents::default(),
             node: Node::default(),
             logging: Logging::default(),
         }

@@ -1,6 +1,7 @@
 //! The control plane: configuration, tokens, HTTP, signalling, negotiation, rooms, and the one door to the data plane.
 #![forbid(unsafe_code)]
 
+pub mod agents;
 pub mod auth;
 pub mod chance;
 pub mod config;

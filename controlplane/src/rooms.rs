@@ -52,10 +52,10 @@ pub struct RoomChoice {
     pub extras: RoomExtras,
 }
 
-/// What a creator may say besides. A room keeps it; nothing of it has an effect yet.
+/// What a creator may say besides. A room keeps it; only the agents have an effect yet.
 #[derive(Clone, Debug, Default)]
 pub struct RoomExtras {
-    /// Agents to be sent there.
+    /// Agents to be sent there. When empty, those without a name are.
     pub agents: Vec<RoomAgentDispatch>,
     pub tags: HashMap<String, String>,
     pub min_playout_delay_ms: u32,
@@ -227,7 +227,7 @@ impl Rooms {
                     let _ = media.send(transport.shard(), Command::RemoveTransport(transport)).await;
                 }
                 let what = Happened::RoomFinished(RoomEndReason::RoomEndUnknown);
-                self.shared.notices.deliver(&Notice { unix_ms: actor::unix_ms(), room: stub, what });
+                self.shared.notices.deliver(Notice { unix_ms: actor::unix_ms(), room: stub, what }).await;
             }
         }
     }

@@ -9,6 +9,7 @@ use auralink_proto::Event;
 use tokio::net::TcpListener;
 use tokio::sync::{Semaphore, mpsc, watch};
 
+use crate::agents::Agents;
 use crate::auth::Keys;
 use crate::config::Config;
 use crate::http::connection::BoundedListener;
@@ -16,6 +17,7 @@ use crate::http::{self, App};
 use crate::media::Media;
 use crate::notices::Notices;
 use crate::rooms::Rooms;
+use crate::rooms::join::server_info;
 use crate::rooms::room::Mint as _;
 use crate::telemetry::{ShardReports, Telemetry};
 use crate::webhooks::{ClientError, Webhooks};
@@ -100,10 +102,12 @@ impl Control {
         let telemetry = Arc::new(Telemetry { shards, ..Telemetry::default() });
         let keys = Keys::new(config.keys.clone());
         let webhooks = Webhooks::start(&config.webhook, &keys, Arc::clone(&telemetry))?;
-        let notices = Notices { webhooks };
+        let server = server_info(&config.region, &node_sid);
+        let agents = Agents::start(&config.agents, &config.limit, &keys, server, Arc::clone(&telemetry));
+        let notices = Notices { webhooks, agents: agents.clone() };
         let rooms =
             Rooms::new(config.clone(), media.clone(), Arc::clone(&telemetry), notices.clone(), node_sid);
-        let app = App { config: Arc::new(config), keys, rooms, telemetry };
+        let app = App { config: Arc::new(config), keys, rooms, agents, telemetry };
         Ok(Self { app, media, notices })
     }
 

@@ -73,6 +73,16 @@ counters! {
     webhooks_retried = "webhooks_retried_total";
     /// Webhooks given up, or dropped because too many waited.
     webhooks_dropped = "webhooks_dropped_total";
+    /// Jobs a worker of agents took.
+    agent_jobs = "agent_jobs_total";
+    /// Jobs that failed, or that no worker took.
+    agent_jobs_failed = "agent_jobs_failed_total";
+    /// Messages of workers that could not be decoded or registered.
+    agent_malformed = "agent_malformed_total";
+    /// Messages of workers at a moment that makes no sense.
+    agent_unexpected = "agent_unexpected_total";
+    /// Workers disconnected because they did not read.
+    agent_overflows = "agent_overflows_total";
 }
 
 /// What control asks of the data plane's reports.
@@ -94,6 +104,7 @@ pub struct Telemetry {
     pub rooms: AtomicI64,
     pub participants: AtomicI64,
     pub sockets: AtomicI64,
+    pub agent_workers: AtomicI64,
 }
 
 impl Telemetry {
@@ -105,6 +116,7 @@ impl Telemetry {
             ("auralink_rooms", &self.rooms),
             ("auralink_participants", &self.participants),
             ("auralink_signal_sockets", &self.sockets),
+            ("auralink_agent_workers", &self.agent_workers),
         ] {
             metric(&mut page, name, "gauge", gauge.load(Ordering::Relaxed));
         }

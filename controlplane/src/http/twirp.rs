@@ -1,5 +1,6 @@
 //! Server APIs over Twirp (v7): who calls, what is called, by when; the services' own rules are in the files beside.
 
+mod agent_dispatch;
 mod failure;
 mod form;
 mod json;
@@ -42,6 +43,16 @@ pub(super) async fn room_service(
     answer(&app, "RoomService", &method, &headers, &body).await
 }
 
+/// `POST /livekit.AgentDispatchService/<Method>`
+pub(super) async fn agent_dispatch_service(
+    State(app): State<App>,
+    Path(method): Path<String>,
+    headers: HeaderMap,
+    body: Bytes,
+) -> Response {
+    answer(&app, "AgentDispatchService", &method, &headers, &body).await
+}
+
 async fn answer(app: &App, service: &str, method: &str, headers: &HeaderMap, body: &Bytes) -> Response {
     count(&app.telemetry.counters.api_calls);
     let called = dispatch(app, service, method, headers, body);
@@ -69,7 +80,7 @@ async fn dispatch(
     headers: &HeaderMap,
     body: &Bytes,
 ) -> Result<Response, Failure> {
-    if service != "RoomService" {
+    if !matches!(service, "RoomService" | "AgentDispatchService") {
         return Err(Failure::new("bad_route", format!("no handler for service {service}")));
     }
     let form = Form::of(headers).ok_or_else(|| {
@@ -78,20 +89,23 @@ async fn dispatch(
     let caller =
         app.caller(headers, None).map_err(|error| Failure::new("unauthenticated", error.to_string()))?;
     let call = Call { app, caller, form, body };
-    match method {
-        "CreateRoom" => rooms::create(&call).await,
-        "ListRooms" => rooms::list(&call).await,
-        "DeleteRoom" => rooms::delete(&call).await,
-        "UpdateRoomMetadata" => rooms::update_metadata(&call).await,
-        "SendData" => rooms::send_data(&call).await,
-        "ListParticipants" => participants::list(&call).await,
-        "GetParticipant" => participants::get(&call).await,
-        "RemoveParticipant" => participants::remove(&call).await,
-        "MutePublishedTrack" => participants::mute(&call).await,
-        "UpdateParticipant" => participants::update(&call).await,
-        "UpdateSubscriptions" => participants::update_subscriptions(&call).await,
-        "PerformRpc" => participants::perform_rpc(&call).await,
-        "ForwardParticipant" | "MoveParticipant" => participants::move_elsewhere(&call),
+    match (service, method) {
+        ("RoomService", "CreateRoom") => rooms::create(&call).await,
+        ("RoomService", "ListRooms") => rooms::list(&call).await,
+        ("RoomService", "DeleteRoom") => rooms::delete(&call).await,
+        ("RoomService", "UpdateRoomMetadata") => rooms::update_metadata(&call).await,
+        ("RoomService", "SendData") => rooms::send_data(&call).await,
+        ("RoomService", "ListParticipants") => participants::list(&call).await,
+        ("RoomService", "GetParticipant") => participants::get(&call).await,
+        ("RoomService", "RemoveParticipant") => participants::remove(&call).await,
+        ("RoomService", "MutePublishedTrack") => participants::mute(&call).await,
+        ("RoomService", "UpdateParticipant") => participants::update(&call).await,
+        ("RoomService", "UpdateSubscriptions") => participants::update_subscriptions(&call).await,
+        ("RoomService", "PerformRpc") => participants::perform_rpc(&call).await,
+        ("RoomService", "ForwardParticipant" | "MoveParticipant") => participants::move_elsewhere(&call),
+        ("AgentDispatchService", "CreateDispatch") => agent_dispatch::create(&call).await,
+        ("AgentDispatchService", "DeleteDispatch") => agent_dispatch::delete(&call).await,
+        ("AgentDispatchService", "ListDispatch") => agent_dispatch::list(&call).await,
         _ => Err(Failure::new("bad_route", format!("no handler for method {method}"))),
     }
 }

@@ -189,7 +189,7 @@ impl Actor {
                         self.media.route_transport(id, on.then(|| self.own.clone()));
                     }
                     Output::RouteTrack(id, on) => self.media.route_track(id, on.then(|| self.own.clone())),
-                    Output::Notice(notice) => self.notices.deliver(&notice),
+                    Output::Notice(notice) => self.notices.deliver(*notice).await,
                 }
             }
             for key in lost {

@@ -199,7 +199,7 @@ impl Room {
 }
 
 /// Overlays a token's grant with permissions given later.
-fn grant_from(grant: &mut VideoGrant, permission: &ParticipantPermission) {
+pub(crate) fn grant_from(grant: &mut VideoGrant, permission: &ParticipantPermission) {
     grant.can_subscribe = Some(permission.can_subscribe);
     grant.can_publish = Some(permission.can_publish);
     grant.can_publish_data = Some(permission.can_publish_data);

@@ -4,6 +4,7 @@ use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use serde_json::{Map, Value, json};
 
+use crate::agents::registry::DispatchError;
 use crate::rooms::RoomError;
 use crate::rooms::admin::AdminError;
 use crate::rooms::rpc::{RpcFailure, builtin};
@@ -49,6 +50,17 @@ impl From<AdminError> for Failure {
             AdminError::NoParticipant | AdminError::NoTrack => "not_found",
             AdminError::RemoteUnmute => "failed_precondition",
             AdminError::TooLong(_) | AdminError::DataTooLong => "invalid_argument",
+        };
+        Self::new(code, error.to_string())
+    }
+}
+
+impl From<DispatchError> for Failure {
+    fn from(error: DispatchError) -> Self {
+        let code = match error {
+            DispatchError::Absent => "not_found",
+            DispatchError::TooMany => "resource_exhausted",
+            DispatchError::Stopping => "unavailable",
         };
         Self::new(code, error.to_string())
     }

@@ -3,7 +3,8 @@
 //! The derived mapping leaves defaults out and renames to lowerCamel; clients of this API expect neither.
 
 use auralink_livekit::{
-    AudioTrackFeature, BackupCodecPolicy, Codec, DisconnectReason, PacketTrailerFeature, ParticipantInfo,
+    AgentDispatch, AgentDispatchState, AudioTrackFeature, BackupCodecPolicy, Codec, DisconnectReason, Job,
+    JobRestartPolicy, JobState, JobStatus, JobType, PacketTrailerFeature, ParticipantInfo,
     ParticipantPermission, Room, SimulcastCodecInfo, TimedVersion, TrackInfo, TrackSource, TrackType,
     VideoLayer, VideoQuality, client_info, encryption, participant_info, video_layer,
 };
@@ -145,6 +146,64 @@ pub(super) fn participant_json(participant: &ParticipantInfo) -> Value {
     })
 }
 
+fn job_state_json(state: &JobState) -> Value {
+    json!({
+        "status": name!(JobStatus, state.status),
+        "error": state.error,
+        "started_at": state.started_at.to_string(),
+        "ended_at": state.ended_at.to_string(),
+        "updated_at": state.updated_at.to_string(),
+        "participant_identity": state.participant_identity,
+        "worker_id": state.worker_id,
+        "agent_id": state.agent_id,
+    })
+}
+
+#[allow(deprecated, reason = "every field is written")]
+fn job_json(job: &Job) -> Value {
+    let mut written = json!({
+        "id": job.id,
+        "dispatch_id": job.dispatch_id,
+        "type": name!(JobType, job.r#type),
+        "room": job.room.as_ref().map(room_json),
+        "namespace": job.namespace,
+        "metadata": job.metadata,
+        "agent_name": job.agent_name,
+        "state": job.state.as_ref().map(job_state_json),
+        "enable_recording": job.enable_recording,
+        "deployment": job.deployment,
+        "attributes": job.attributes,
+        "enable_redaction": job.enable_redaction,
+    });
+    // A field declared optional is left out when unset, unlike all others.
+    if let (Some(participant), Some(fields)) = (&job.participant, written.as_object_mut()) {
+        fields.insert("participant".into(), participant_json(participant));
+    }
+    written
+}
+
+fn dispatch_state_json(state: &AgentDispatchState) -> Value {
+    json!({
+        "jobs": state.jobs.iter().map(job_json).collect::<Vec<_>>(),
+        "created_at": state.created_at.to_string(),
+        "deleted_at": state.deleted_at.to_string(),
+    })
+}
+
+/// A dispatch of agents.
+pub(super) fn dispatch_json(dispatch: &AgentDispatch) -> Value {
+    json!({
+        "id": dispatch.id,
+        "agent_name": dispatch.agent_name,
+        "room": dispatch.room,
+        "metadata": dispatch.metadata,
+        "state": dispatch.state.as_ref().map(dispatch_state_json),
+        "restart_policy": name!(JobRestartPolicy, dispatch.restart_policy),
+        "deployment": dispatch.deployment,
+        "attributes": dispatch.attributes,
+    })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -197,6 +256,11 @@ mod tests {
         assert_whole::<TrackInfo>(&track_json(&TrackInfo::default()));
         assert_whole::<VideoLayer>(&layer_json(&VideoLayer::default()));
         assert_whole::<SimulcastCodecInfo>(&simulcast_json(&SimulcastCodecInfo::default()));
+        assert_whole::<AgentDispatch>(&dispatch_json(&AgentDispatch::default()));
+        assert_whole::<AgentDispatchState>(&dispatch_state_json(&AgentDispatchState::default()));
+        let participant = Some(ParticipantInfo::default());
+        assert_whole::<Job>(&job_json(&Job { participant, ..Job::default() }));
+        assert_whole::<JobState>(&job_state_json(&JobState::default()));
     }
 
     #[test]
