@@ -99,7 +99,8 @@ impl Control {
     /// [`ClientError`]; the operator's to mend.
     pub fn new(config: Config, mut media: Media, shards: Option<ShardReports>) -> Result<Self, ClientError> {
         let node_sid = media.sid("ND_");
-        let telemetry = Arc::new(Telemetry { shards, ..Telemetry::default() });
+        let telemetry = Telemetry { shards, node_sid: node_sid.clone(), ..Telemetry::default() };
+        let telemetry = Arc::new(telemetry);
         let keys = Keys::new(config.keys.clone());
         let webhooks = Webhooks::start(&config.webhook, &keys, Arc::clone(&telemetry))?;
         let server = server_info(&config.region, &node_sid);
