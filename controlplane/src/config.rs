@@ -153,6 +153,8 @@ pub struct Rooms {
     pub max_participants: u32,
     /// Rooms on this node.
     pub rooms_max: usize,
+    /// RoomService may unmute a track, not only mute it.
+    pub enable_remote_unmute: bool,
 }
 
 impl Default for Rooms {
@@ -163,7 +165,44 @@ impl Default for Rooms {
             departure_timeout: 20,
             max_participants: 0,
             rooms_max: 10_000,
+            enable_remote_unmute: false,
         }
+    }
+}
+
+/// Events told to other servers over HTTP.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Webhook {
+    /// API key whose secret signs them.
+    pub api_key: String,
+    /// Where they are posted, `http` or `https`.
+    pub urls: Vec<String>,
+    /// PEM file of certificate authorities trusted for `https`, in place of the system's.
+    pub ca_file: Option<String>,
+    /// Events waiting, for each URL and tenth of the rooms; more are dropped and counted.
+    pub queue_max: usize,
+}
+
+impl Default for Webhook {
+    fn default() -> Self {
+        Self { api_key: String::new(), urls: Vec::new(), ca_file: None, queue_max: 100 }
+    }
+}
+
+/// Workers of agents.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Agents {
+    /// A worker that reports this load or more, of 1, gets no further job.
+    pub target_load: f32,
+    /// Workers registered at once.
+    pub workers_max: usize,
+}
+
+impl Default for Agents {
+    fn default() -> Self {
+        Self { target_load: 0.7, workers_max: 4_096 }
     }
 }
 
@@ -263,6 +302,8 @@ pub struct Config {
     pub rtc: Rtc,
     pub room: Rooms,
     pub limit: Limit,
+    pub webhook: Webhook,
+    pub agents: Agents,
     pub node: Node,
     pub logging: Logging,
 }
@@ -279,6 +320,8 @@ impl Default for Config {
             rtc: Rtc::default(),
             room: Rooms::default(),
             limit: Limit::default(),
+            webhook: Webhook::default(),
+            agents: Agents::default(),
             node: Node::default(),
             logging: Logging::default(),
         }

@@ -1,11 +1,11 @@
 //! The HTTP port: signalling, server APIs, health, metrics and UI.
 
+mod agent;
 pub mod connection;
 mod health;
 mod meet;
 mod rtc;
 mod twirp;
-mod twirp_json;
 mod web;
 
 use std::sync::Arc;
@@ -19,6 +19,7 @@ use axum::routing::{any, get, post};
 use tower::ServiceExt as _;
 use tower_http::cors::{AllowHeaders, Any, CorsLayer};
 
+use crate::agents::Agents;
 use crate::auth::{AuthError, Caller, Keys};
 use crate::config::Config;
 use crate::rooms::Rooms;
@@ -34,6 +35,7 @@ pub struct App {
     pub config: Arc<Config>,
     pub keys: Keys,
     pub rooms: Rooms,
+    pub agents: Agents,
     pub telemetry: Arc<Telemetry>,
     /// How signalling connections speak.
     pub signal: yawc::Options,
@@ -74,8 +76,11 @@ pub fn router(app: App) -> Router {
         .route("/rtc", get(rtc::v0))
         .route("/rtc/v1", get(rtc::v1))
         .route("/rtc/validate", get(rtc::validate_v0))
+        .route("/agent", any(agent::worker))
         .route("/rtc/v1/validate", get(rtc::validate_v1))
         .route("/twirp/{service}/{method}", post(twirp::call))
+        .route("/livekit.RoomService/{method}", post(twirp::room_service))
+        .route("/livekit.AgentDispatchService/{method}", post(twirp::agent_dispatch_service))
         .route("/health/live", get(health::live))
         .route("/health/ready", get(health::ready))
         .route("/health/startup", get(health::live))

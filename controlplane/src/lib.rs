@@ -1,12 +1,16 @@
 //! The control plane: configuration, tokens, HTTP, signalling, negotiation, rooms, and the one door to the data plane.
 #![forbid(unsafe_code)]
 
+pub mod agents;
 pub mod auth;
+pub mod chance;
 pub mod config;
 pub mod http;
 pub mod media;
 pub mod negotiator;
+pub mod notices;
 pub mod rooms;
 pub mod server;
 pub mod signal;
 pub mod telemetry;
+pub mod webhooks;

@@ -79,7 +79,7 @@ fn serve(args: &ServeArgs, bare_is_dev: bool) -> anyhow::Result<()> {
         let reports = node.reports();
         let media = Media::new(handle);
         let reports = media.reports(reports);
-        let control = Control::new(config.clone(), media, Some(reports));
+        let control = Control::new(config.clone(), media, Some(reports))?;
         greet(&config)?;
         control.run(listeners, events, stop_signal()?).await?;
         anyhow::Ok(())

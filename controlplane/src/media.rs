@@ -12,10 +12,12 @@ use auralink_node::{
 use auralink_proto::{Candidate, Command, Event, Fingerprint, RoomId, ShardId, TrackId, TransportId};
 use tokio::sync::mpsc;
 
+use crate::chance::Chance;
 use crate::config::{self, Config};
 use crate::negotiator::Random;
 use crate::rooms::actor::Input;
 use crate::rooms::room::Mint;
+use crate::telemetry::livekit::MediaTotals;
 use crate::telemetry::{ShardReports, Telemetry, count, metric};
 
 type Inbox = mpsc::WeakSender<Input>;
@@ -50,7 +52,7 @@ impl Media {
 
     /// What the shards report of themselves, and how many of their transports and tracks control knows.
     pub fn reports(&self, reports: Reports) -> ShardReports {
-        let (watched, media) = (reports.clone(), self.clone());
+        let (watched, counted, media) = (reports.clone(), reports.clone(), self.clone());
         ShardReports {
             page: Box::new(move || {
                 let mut page = shard_page(&reports);
@@ -62,6 +64,7 @@ impl Media {
                 }
                 page
             }),
+            totals: Box::new(move || totals(&counted)),
             stalled: Box::new(move || watched.stalled(Instant::now())),
         }
     }
@@ -155,12 +158,11 @@ impl Media {
 
 impl Random for Media {
     fn bits(&mut self) -> u32 {
-        rand::random()
+        Chance.bits()
     }
 
     fn word(&mut self, len: usize) -> String {
-        use rand::RngExt as _;
-        rand::rng().sample_iter(rand::distr::Alphanumeric).take(len).map(char::from).collect()
+        Chance.word(len)
     }
 }
 
@@ -210,6 +212,16 @@ pub fn node_config(config: &Config) -> NodeConfig {
         transports_max: config.node.transports_max,
         socket_buffer_bytes: config.node.socket_buffer_bytes,
     }
+}
+
+fn totals(reports: &Reports) -> MediaTotals {
+    let mut totals = MediaTotals::default();
+    for report in reports.latest().iter().flatten() {
+        totals.packets_sent += report.stats.packets_sent;
+        totals.packets_retransmitted += report.stats.retransmitted;
+        totals.plis_sent += report.stats.plis_sent;
+    }
+    totals
 }
 
 /// The shards' reports as metrics.

@@ -1,12 +1,14 @@
 //! All rooms of this node: finding, making and ending them. Each room's state belongs to its own task.
 
 pub mod actor;
+pub mod admin;
 pub mod backlog;
 mod connection;
 mod data;
 pub mod data_track;
 pub mod dynacast;
 pub mod join;
+pub mod notices;
 pub mod participant;
 mod presence;
 mod publish;
@@ -14,28 +16,34 @@ mod refresh;
 mod request;
 mod resume;
 pub mod room;
+pub mod rpc;
+mod server_data;
 pub mod simulate;
 mod subscribe;
 #[cfg(test)]
 mod tests;
 pub mod track;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use auralink_livekit::{DisconnectReason, ParticipantInfo, Room as RoomInfo};
+use auralink_livekit::{
+    DisconnectReason, ParticipantInfo, Room as RoomInfo, RoomAgentDispatch, RoomConfiguration, RoomEndReason,
+};
 use auralink_proto::Command;
 use tokio::sync::{mpsc, oneshot};
 
 use crate::auth::Keys;
 use crate::config::Config;
 use crate::media::Media;
+use crate::notices::Notices;
 use crate::telemetry::Telemetry;
-use actor::{Actor, Input, Outgoing};
+use actor::{Act, Actor, Input, Outgoing};
 use join::JoinError;
+use notices::{Happened, Notice};
 use participant::{JoinParams, ParticipantKey, ResumeParams};
-use room::{Mint, RoomParams};
+use room::{Mint, Room, RoomParams, Turn};
 
 /// Rooms a join may find ended before it gives up.
 const JOIN_TRIES: usize = 3;
@@ -47,6 +55,37 @@ pub struct RoomChoice {
     pub departure_timeout_s: u32,
     pub max_participants: u32,
     pub metadata: String,
+    pub extras: RoomExtras,
+}
+
+/// What a creator may say besides. A room keeps it; only the agents have an effect yet.
+#[derive(Clone, Debug, Default)]
+pub struct RoomExtras {
+    /// Agents to be sent there. When empty, those without a name are.
+    pub agents: Vec<RoomAgentDispatch>,
+    pub tags: HashMap<String, String>,
+    pub min_playout_delay_ms: u32,
+    pub max_playout_delay_ms: u32,
+    pub sync_streams: bool,
+}
+
+impl From<RoomConfiguration> for RoomChoice {
+    /// What a token says of the room it may create.
+    fn from(config: RoomConfiguration) -> Self {
+        Self {
+            empty_timeout_s: config.empty_timeout,
+            departure_timeout_s: config.departure_timeout,
+            max_participants: config.max_participants,
+            metadata: config.metadata,
+            extras: RoomExtras {
+                agents: config.agents,
+                tags: config.tags,
+                min_playout_delay_ms: config.min_playout_delay,
+                max_playout_delay_ms: config.max_playout_delay,
+                sync_streams: config.sync_streams,
+            },
+        }
+    }
 }
 
 /// Why there is no room.
@@ -93,6 +132,7 @@ struct Shared {
     config: Config,
     media: Media,
     telemetry: Arc<Telemetry>,
+    notices: Notices,
     node_sid: String,
     next_key: AtomicU64,
     /// Inbox of each room, by name.
@@ -106,12 +146,18 @@ pub struct Rooms {
 }
 
 impl Rooms {
-    pub fn new(config: Config, mut media: Media, telemetry: Arc<Telemetry>) -> Self {
-        let node_sid = media.sid("ND_");
+    pub fn new(
+        config: Config,
+        media: Media,
+        telemetry: Arc<Telemetry>,
+        notices: Notices,
+        node_sid: String,
+    ) -> Self {
         let shared = Shared {
             config,
             media,
             telemetry,
+            notices,
             node_sid,
             next_key: AtomicU64::new(1),
             rooms: Mutex::default(),
@@ -143,21 +189,24 @@ impl Rooms {
         let (inbox, receiver) = mpsc::channel(actor::INBOX_MAX);
         let params = self.params(name, choice);
         tracing::info!(room = %name, sid = %params.sid, "room started");
+        let stub = RoomInfo { sid: params.sid.clone(), name: name.to_owned(), ..RoomInfo::default() };
         let actor = Actor::new(
             params,
             receiver,
             inbox.downgrade(),
             self.shared.media.clone(),
             Arc::clone(&self.shared.telemetry),
+            self.shared.notices.clone(),
         );
         table.insert(name.to_owned(), inbox.clone());
         self.shared.telemetry.rooms.fetch_add(1, Ordering::Relaxed);
-        tokio::spawn(self.clone().supervise(name.to_owned(), inbox.downgrade(), actor));
+        tokio::spawn(self.clone().supervise(stub, inbox.downgrade(), actor));
         Ok(inbox)
     }
 
     /// Runs a room and, whatever ends it, takes it off the table and turns late joins away.
-    async fn supervise(self, name: String, inbox: mpsc::WeakSender<Input>, actor: Actor) {
+    async fn supervise(self, stub: RoomInfo, inbox: mpsc::WeakSender<Input>, actor: Actor) {
+        let name = stub.name.clone();
         let ended = tokio::spawn(actor.run()).await;
         {
             let mut table = self.table();
@@ -186,6 +235,8 @@ impl Rooms {
                     // A stopped shard has nothing to remove.
                     let _ = media.send(transport.shard(), Command::RemoveTransport(transport)).await;
                 }
+                let what = Happened::RoomFinished(RoomEndReason::RoomEndUnknown);
+                self.shared.notices.deliver(Notice { unix_ms: actor::unix_ms(), room: stub, what }).await;
             }
         }
     }
@@ -207,6 +258,7 @@ impl Rooms {
             node_sid: self.shared.node_sid.clone(),
             limit: config.limit.clone(),
             keys: Keys::new(config.keys.clone()),
+            extras: choice.extras.clone(),
         }
     }
 
@@ -286,10 +338,26 @@ impl Rooms {
         ask(&self.find(name)?, Input::Participants).await
     }
 
-    /// Ends a room for everybody in it. False when there is none.
+    /// Lets a room's task do something with it; `None` when there is no such room.
+    pub async fn act<T: Send + 'static>(
+        &self,
+        name: &str,
+        act: impl FnOnce(&mut Room, &mut Turn<'_>) -> T + Send + 'static,
+    ) -> Option<T> {
+        let question = |reply: oneshot::Sender<T>| {
+            // Whoever asked may have gone.
+            let act = move |room: &mut Room, turn: &mut Turn<'_>| drop(reply.send(act(room, turn)));
+            Input::Act(Act(Box::new(act)))
+        };
+        ask(&self.find(name)?, question).await
+    }
+
+    /// Ends a room for everybody in it, and waits until it is gone. False when there is none.
     pub async fn end(&self, name: &str, reason: DisconnectReason) -> bool {
         let Some(inbox) = self.find(name) else { return false };
-        ask(&inbox, |reply| Input::End(reason, reply)).await.is_some()
+        let ended = ask(&inbox, |reply| Input::End(reason, reply)).await.is_some();
+        inbox.closed().await;
+        ended
     }
 
     /// Ends every room; for shutting down.

@@ -9,14 +9,19 @@ use auralink_proto::Event;
 use tokio::net::TcpListener;
 use tokio::sync::{Semaphore, mpsc, watch};
 
+use crate::agents::Agents;
 use crate::auth::Keys;
 use crate::config::Config;
 use crate::http::connection::BoundedListener;
 use crate::http::{self, App};
 use crate::media::Media;
+use crate::notices::Notices;
 use crate::rooms::Rooms;
+use crate::rooms::join::server_info;
+use crate::rooms::room::Mint as _;
 use crate::signal::socket;
 use crate::telemetry::{ShardReports, Telemetry};
+use crate::webhooks::{ClientError, Webhooks};
 
 /// After the rooms were ended, how long open connections may take to finish.
 const SHUTDOWN_PATIENCE: Duration = Duration::from_secs(3);
@@ -85,17 +90,28 @@ fn open_files(limits: &str) -> Option<u64> {
 pub struct Control {
     app: App,
     media: Media,
+    notices: Notices,
 }
 
 impl Control {
-    /// Without `shards` there is nothing to watch; for tests that play the shard.
-    pub fn new(config: Config, media: Media, shards: Option<ShardReports>) -> Self {
-        let telemetry = Arc::new(Telemetry { shards, ..Telemetry::default() });
+    /// Without `shards` there is nothing to watch; for tests that play the shard. To be called within a runtime.
+    ///
+    /// # Errors
+    /// [`ClientError`]; the operator's to mend.
+    pub fn new(config: Config, mut media: Media, shards: Option<ShardReports>) -> Result<Self, ClientError> {
+        let node_sid = media.sid("ND_");
+        let telemetry = Telemetry { shards, node_sid: node_sid.clone(), ..Telemetry::default() };
+        let telemetry = Arc::new(telemetry);
         let keys = Keys::new(config.keys.clone());
-        let rooms = Rooms::new(config.clone(), media.clone(), Arc::clone(&telemetry));
+        let webhooks = Webhooks::start(&config.webhook, &keys, Arc::clone(&telemetry))?;
+        let server = server_info(&config.region, &node_sid);
+        let agents = Agents::start(&config.agents, &config.limit, &keys, server, Arc::clone(&telemetry));
+        let notices = Notices { webhooks, agents: agents.clone() };
+        let rooms =
+            Rooms::new(config.clone(), media.clone(), Arc::clone(&telemetry), notices.clone(), node_sid);
         let signal = socket::options(config.limit.signal_message_bytes_max);
-        let app = App { config: Arc::new(config), keys, rooms, telemetry, signal };
-        Self { app, media }
+        let app = App { config: Arc::new(config), keys, rooms, agents, telemetry, signal };
+        Ok(Self { app, media, notices })
     }
 
     /// What handlers use; for tests.
@@ -134,6 +150,9 @@ impl Control {
         };
         tracing::info!("stopping");
         self.app.rooms.end_all().await;
+        if let Some(webhooks) = &self.notices.webhooks {
+            webhooks.flush(SHUTDOWN_PATIENCE).await;
+        }
         let _ = stopping.send(true);
         let finish = async { while servers.join_next().await.is_some() {} };
         let _ = tokio::time::timeout(SHUTDOWN_PATIENCE, finish).await;

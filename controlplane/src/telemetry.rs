@@ -1,5 +1,6 @@
 //! Logs and counters of the control plane. Counters are process-wide, named, and shown under `/metrics` in Prometheus' text.
 
+pub mod livekit;
 mod process;
 
 use std::fmt::Write as _;
@@ -73,12 +74,32 @@ counters! {
     shard_stalls = "shard_stalls_total";
     /// Calls of server APIs.
     api_calls = "api_calls_total";
+    /// Calls of server APIs answered by an error.
+    api_failures = "api_failures_total";
+    /// Webhooks a receiver accepted.
+    webhooks_delivered = "webhooks_delivered_total";
+    /// Webhooks sent once more after a failure.
+    webhooks_retried = "webhooks_retried_total";
+    /// Webhooks given up, or dropped because too many waited.
+    webhooks_dropped = "webhooks_dropped_total";
+    /// Jobs a worker of agents took.
+    agent_jobs = "agent_jobs_total";
+    /// Jobs that failed, or that no worker took.
+    agent_jobs_failed = "agent_jobs_failed_total";
+    /// Messages of workers that could not be decoded or registered.
+    agent_malformed = "agent_malformed_total";
+    /// Messages of workers at a moment that makes no sense.
+    agent_unexpected = "agent_unexpected_total";
+    /// Workers disconnected because they did not read.
+    agent_overflows = "agent_overflows_total";
 }
 
 /// What control asks of the data plane's reports.
 pub struct ShardReports {
     /// Writes the shards' part of `/metrics`.
     pub page: Box<dyn Fn() -> String + Send + Sync>,
+    /// Adds up what LiveKit's names stand for.
+    pub totals: Box<dyn Fn() -> livekit::MediaTotals + Send + Sync>,
     /// Shards that do not turn.
     pub stalled: Box<dyn Fn() -> Vec<usize> + Send + Sync>,
 }
@@ -91,9 +112,12 @@ const WATCH_INTERVAL: Duration = Duration::from_millis(500);
 pub struct Telemetry {
     pub counters: Counters,
     pub shards: Option<ShardReports>,
+    /// `ND_…`
+    pub node_sid: String,
     pub rooms: AtomicI64,
     pub participants: AtomicI64,
     pub sockets: AtomicI64,
+    pub agent_workers: AtomicI64,
 }
 
 impl Telemetry {
@@ -105,10 +129,12 @@ impl Telemetry {
             ("auralink_rooms", &self.rooms),
             ("auralink_participants", &self.participants),
             ("auralink_signal_sockets", &self.sockets),
+            ("auralink_agent_workers", &self.agent_workers),
         ] {
             metric(&mut page, name, "gauge", gauge.load(Ordering::Relaxed));
         }
         process::write(&mut page);
+        livekit::write(&mut page, self);
         if let Some(shards) = &self.shards {
             page.push_str(&(shards.page)());
         }
@@ -175,6 +201,7 @@ mod tests {
         let seen = std::sync::Arc::clone(&stalled);
         let shards = ShardReports {
             page: Box::new(String::new),
+            totals: Box::new(livekit::MediaTotals::default),
             stalled: Box::new(move || seen.lock().map(|seen| seen.clone()).unwrap_or_default()),
         };
         let telemetry = Telemetry { shards: Some(shards), ..Telemetry::default() };
@@ -195,5 +222,25 @@ mod tests {
         let page = telemetry.page();
         assert!(page.contains("\nauralink_joins_total 1\n"));
         assert!(page.contains("\nauralink_rooms 3\n"));
+    }
+
+    #[test]
+    fn livekits_names_stand_beside_ours() {
+        let totals = livekit::MediaTotals { packets_sent: 7, packets_retransmitted: 2, plis_sent: 1 };
+        let shards = ShardReports {
+            page: Box::new(String::new),
+            totals: Box::new(move || totals),
+            stalled: Box::new(Vec::<usize>::new),
+        };
+        let telemetry = Telemetry { shards: Some(shards), node_sid: "ND_1".into(), ..Telemetry::default() };
+        telemetry.rooms.store(3, Ordering::Relaxed);
+        let page = telemetry.page();
+        for line in [
+            r#"livekit_room_total{node_id="ND_1",node_type="SERVER",env=""} 3"#,
+            r#"livekit_packet_total{node_id="ND_1",node_type="SERVER",env="",direction="outgoing",transmission="initial",country=""} 7"#,
+            r#"livekit_packet_total{node_id="ND_1",node_type="SERVER",env="",direction="outgoing",transmission="retransmit",country=""} 2"#,
+        ] {
+            assert!(page.lines().any(|known| known == line), "{line} is not in {page}");
+        }
     }
 }

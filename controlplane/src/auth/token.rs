@@ -38,6 +38,9 @@ pub struct Claims {
     pub video: VideoGrant,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub room_config: Option<RoomConfiguration>,
+    /// Base64 of the SHA-256 of the body this token goes with; of webhooks.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub sha256: String,
     #[serde(skip_serializing_if = "String::is_empty")]
     pub metadata: String,
     #[serde(skip_serializing_if = "HashMap::is_empty")]

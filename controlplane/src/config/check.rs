@@ -23,6 +23,10 @@ pub enum ConfigError {
     EmptySecret(String),
     #[error("key file {0} is readable by others: restrict it to its owner (chmod 600)")]
     KeyFileOpen(String),
+    #[error("webhook.api_key is needed to use webhooks, and has to be one of `keys`")]
+    WebhookKey,
+    #[error("webhook.urls: `{0}` is neither an http nor an https URL")]
+    WebhookUrl(String),
     #[error("{ports} UDP ports are too few for {shards} shards: give one port, or one port per shard")]
     TooFewPorts { ports: u16, shards: u8 },
 }
@@ -33,7 +37,6 @@ const IGNORED: &[&str] = &[
     "log_level",
     "redis",
     "turn",
-    "webhook",
     "prometheus_port",
     "prometheus",
     "ingress",
@@ -79,10 +82,7 @@ const IGNORED_NESTED: &[(&str, &[&str])] = &[
             "force_relay",
         ],
     ),
-    (
-        "room",
-        &["enabled_codecs", "enable_remote_unmute", "playout_delay", "sync_streams", "max_metadata_size"],
-    ),
+    ("room", &["enabled_codecs", "playout_delay", "sync_streams", "max_metadata_size"]),
     ("limit", &["num_tracks", "bytes_per_sec", "subscription_limit_video", "subscription_limit_audio"]),
     ("logging", &["pion_level", "sample"]),
 ];
@@ -147,8 +147,19 @@ pub(super) fn check(config: &Config) -> Result<(), ConfigError> {
     if ports > 0 && u16::from(config.node.shards) > ports + 1 {
         return Err(ConfigError::TooFewPorts { ports: ports + 1, shards: config.node.shards });
     }
+    if !config.webhook.urls.is_empty() && !config.keys.contains_key(&config.webhook.api_key) {
+        return Err(ConfigError::WebhookKey);
+    }
+    if let Some(url) = config.webhook.urls.iter().find(|url| !is_http_url(url)) {
+        return Err(ConfigError::WebhookUrl(url.clone()));
+    }
     if config.bind_addresses.is_empty() {
         return Err(ConfigError::BadValue("bind_addresses: at least one address is needed".into()));
     }
     Ok(())
+}
+
+fn is_http_url(text: &str) -> bool {
+    let url = text.parse::<axum::http::Uri>();
+    url.is_ok_and(|url| matches!(url.scheme_str(), Some("http" | "https")) && url.host().is_some())
 }

@@ -248,6 +248,20 @@ mod tests {
     }
 
     #[test]
+    fn webhooks_need_a_known_key_and_urls() {
+        let yaml = |api_key: &str, url: &str| {
+            format!("keys: {{APIone: s3cret}}\nwebhook:\n  api_key: {api_key}\n  urls: ['{url}']\n")
+        };
+        let config = from_body(&yaml("APIone", "https://example.org/hook")).unwrap();
+        assert_eq!((config.webhook.api_key.as_str(), config.webhook.queue_max), ("APIone", 100));
+        assert!(matches!(from_body(&yaml("other", "https://example.org/")), Err(ConfigError::WebhookKey)));
+        for wrong in ["ftp://example.org/", "example.org", "/hook", ""] {
+            let refused = from_body(&yaml("APIone", wrong));
+            assert!(matches!(refused, Err(ConfigError::WebhookUrl(url)) if url == wrong), "{wrong}");
+        }
+    }
+
+    #[test]
     fn secrets_are_not_printed() {
         let config = from_body("keys: {APIone: verysecret}").unwrap();
         assert!(!print(&config).contains("verysecret"));

@@ -37,15 +37,13 @@ enum Refusal {
     TooLong(&'static str, usize),
     #[error("permissions denied: updating own metadata is not granted")]
     Metadata,
-    #[error("the WebSocket extensions offered cannot be agreed on")]
-    Upgrade,
 }
 
 impl IntoResponse for Refusal {
     fn into_response(self) -> Response {
         let status = match &self {
             Self::Auth(_) | Self::Metadata => StatusCode::UNAUTHORIZED,
-            Self::Request(_) | Self::NoIdentity | Self::NoRoom | Self::TooLong(..) | Self::Upgrade => {
+            Self::Request(_) | Self::NoIdentity | Self::NoRoom | Self::TooLong(..) => {
                 StatusCode::BAD_REQUEST
             }
             Self::Room(RoomError::Absent) => StatusCode::NOT_FOUND,
@@ -122,12 +120,7 @@ fn admit(
     if !may_create && !app.rooms.exists(&room) {
         return Err(RoomError::Absent.into());
     }
-    let choice = claims.room_config.map(|config| RoomChoice {
-        empty_timeout_s: config.empty_timeout,
-        departure_timeout_s: config.departure_timeout,
-        max_participants: config.max_participants,
-        metadata: config.metadata,
-    });
+    let choice = claims.room_config.map(RoomChoice::from);
     Ok(Admission {
         room,
         create: may_create.then(|| choice.unwrap_or_default()),
@@ -193,7 +186,8 @@ fn log_refusal(app: &App, refusal: &Refusal) {
     });
 }
 
-type Upgrade = Result<IncomingUpgrade, StatusCode>;
+/// A WebSocket that may be had; with the status of a request that asks for none.
+pub(super) type Upgrade = Result<IncomingUpgrade, StatusCode>;
 
 /// `GET /rtc`, a WebSocket.
 pub(super) async fn v0(
@@ -243,28 +237,30 @@ async fn join(
     let session = match admission.resume {
         Some(resume) => match app.rooms.resume(&admission.room, resume).await {
             Some(session) => session,
-            None => return upgraded(&app, upgrade, socket::refuse_resume),
+            None => return Ok(upgraded(&app, upgrade, socket::refuse_resume)),
         },
         None => app.rooms.join(&admission.room, admission.params, admission.create.as_ref()).await?,
     };
     let (rate_max, telemetry) = (app.config.limit.signal_rate_max, Arc::clone(&app.telemetry));
     // Should the upgrade fail, the closure is dropped and the session with it.
-    upgraded(&app, upgrade, move |socket| socket::run(socket, session, rate_max, telemetry))
+    Ok(upgraded(&app, upgrade, move |socket| socket::run(socket, session, rate_max, telemetry)))
 }
 
 /// Switches protocols, then lets `run` have the socket.
-fn upgraded<F: Future<Output = ()> + Send + 'static>(
+pub(super) fn upgraded<F: Future<Output = ()> + Send + 'static>(
     app: &App,
     upgrade: IncomingUpgrade,
     run: impl FnOnce(HttpWebSocket) -> F + Send + 'static,
-) -> Result<Response, Refusal> {
-    let (response, socket) = upgrade.upgrade(app.signal.clone()).map_err(|_| Refusal::Upgrade)?;
+) -> Response {
+    let Ok((response, socket)) = upgrade.upgrade(app.signal.clone()) else {
+        return refusal(StatusCode::BAD_REQUEST, "the WebSocket extensions offered cannot be agreed on");
+    };
     tokio::spawn(async move {
         if let Ok(socket) = socket.await {
             run(socket).await;
         }
     });
-    Ok(response.map(|_| Body::empty()))
+    response.map(|_| Body::empty())
 }
 
 /// `GET /rtc/validate`: what a join would answer, without joining.

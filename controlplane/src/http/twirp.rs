@@ -1,102 +1,26 @@
-//! Server APIs over Twirp (v7): protobuf or JSON in and out, errors as JSON with a code.
+//! Server APIs over Twirp (v7): who calls, what is called, by when; the services' own rules are in the files beside.
 
-use auralink_livekit::prost::Message;
-use auralink_livekit::{
-    CreateRoomRequest, DeleteRoomRequest, DeleteRoomResponse, DisconnectReason, ListParticipantsRequest,
-    ListParticipantsResponse, ListRoomsRequest, ListRoomsResponse,
-};
+mod agent_dispatch;
+mod failure;
+mod form;
+mod json;
+mod participants;
+mod rooms;
+
+use std::time::Duration;
+
 use axum::body::Bytes;
 use axum::extract::{Path, State};
-use axum::http::{HeaderMap, StatusCode, header};
+use axum::http::HeaderMap;
 use axum::response::{IntoResponse, Response};
-use serde::de::DeserializeOwned;
-use serde_json::{Value, json};
 
 use super::App;
-use super::twirp_json::{participant_json, room_json};
-use crate::auth::{Caller, NAME_BYTES_MAX};
-use crate::rooms::{RoomChoice, RoomError};
 use crate::telemetry::count;
+use failure::Failure;
+use form::{Call, Form};
 
-/// An error as Twirp names it.
-struct Failure {
-    code: &'static str,
-    message: String,
-}
-
-impl Failure {
-    fn new(code: &'static str, message: impl Into<String>) -> Self {
-        Self { code, message: message.into() }
-    }
-
-    /// Missing grants are answered like missing tokens.
-    fn denied() -> Self {
-        Self::new("unauthenticated", "permissions denied")
-    }
-}
-
-impl From<RoomError> for Failure {
-    fn from(error: RoomError) -> Self {
-        let code = match error {
-            RoomError::Absent => "not_found",
-            RoomError::TooMany => "resource_exhausted",
-            RoomError::Join(_) => "unavailable",
-        };
-        Self::new(code, error.to_string())
-    }
-}
-
-impl IntoResponse for Failure {
-    fn into_response(self) -> Response {
-        let status = match self.code {
-            "invalid_argument" | "malformed" => StatusCode::BAD_REQUEST,
-            "unauthenticated" => StatusCode::UNAUTHORIZED,
-            "not_found" | "bad_route" => StatusCode::NOT_FOUND,
-            "resource_exhausted" => StatusCode::TOO_MANY_REQUESTS,
-            "unimplemented" => StatusCode::NOT_IMPLEMENTED,
-            "unavailable" => StatusCode::SERVICE_UNAVAILABLE,
-            _ => StatusCode::INTERNAL_SERVER_ERROR,
-        };
-        let body = json!({"code": self.code, "msg": self.message, "meta": {}});
-        (status, axum::Json(body)).into_response()
-    }
-}
-
-#[derive(Clone, Copy)]
-enum Form {
-    Json,
-    Protobuf,
-}
-
-impl Form {
-    fn of(headers: &HeaderMap) -> Option<Self> {
-        let text = headers.get(header::CONTENT_TYPE)?.to_str().ok()?;
-        match text.split(';').next()?.trim() {
-            "application/json" => Some(Self::Json),
-            "application/protobuf" => Some(Self::Protobuf),
-            _ => None,
-        }
-    }
-
-    fn read<T: Message + Default + DeserializeOwned>(self, body: &Bytes) -> Result<T, Failure> {
-        let malformed =
-            |error: String| Failure::new("malformed", format!("the request could not be decoded: {error}"));
-        match self {
-            Self::Protobuf => T::decode(body.clone()).map_err(|error| malformed(error.to_string())),
-            Self::Json if body.is_empty() => Ok(T::default()),
-            Self::Json => serde_json::from_slice(body).map_err(|error| malformed(error.to_string())),
-        }
-    }
-
-    fn write<T: Message>(self, message: &T, json: impl FnOnce(&T) -> Value) -> Response {
-        match self {
-            Self::Json => axum::Json(json(message)).into_response(),
-            Self::Protobuf => {
-                ([(header::CONTENT_TYPE, "application/protobuf")], message.encode_to_vec()).into_response()
-            }
-        }
-    }
-}
+/// A caller's own deadline for a call, in milliseconds.
+const TIMEOUT_HEADER: &str = "x-twirp-timeout-ms";
 
 /// `POST /twirp/livekit.<Service>/<Method>`
 pub(super) async fn call(
@@ -105,9 +29,48 @@ pub(super) async fn call(
     headers: HeaderMap,
     body: Bytes,
 ) -> Response {
-    count(&app.telemetry.counters.api_calls);
     let service = service.strip_prefix("livekit.").unwrap_or(&service);
-    dispatch(&app, service, &method, &headers, &body).await.unwrap_or_else(Failure::into_response)
+    answer(&app, service, &method, &headers, &body).await
+}
+
+/// `POST /livekit.RoomService/<Method>`: the same without Twirp's prefix.
+pub(super) async fn room_service(
+    State(app): State<App>,
+    Path(method): Path<String>,
+    headers: HeaderMap,
+    body: Bytes,
+) -> Response {
+    answer(&app, "RoomService", &method, &headers, &body).await
+}
+
+/// `POST /livekit.AgentDispatchService/<Method>`
+pub(super) async fn agent_dispatch_service(
+    State(app): State<App>,
+    Path(method): Path<String>,
+    headers: HeaderMap,
+    body: Bytes,
+) -> Response {
+    answer(&app, "AgentDispatchService", &method, &headers, &body).await
+}
+
+async fn answer(app: &App, service: &str, method: &str, headers: &HeaderMap, body: &Bytes) -> Response {
+    count(&app.telemetry.counters.api_calls);
+    let called = dispatch(app, service, method, headers, body);
+    let answered = match deadline(headers) {
+        Some(limit) => tokio::time::timeout(limit, called)
+            .await
+            .unwrap_or_else(|_| Err(Failure::new("deadline_exceeded", "the caller's deadline has passed"))),
+        None => called.await,
+    };
+    if answered.is_err() {
+        count(&app.telemetry.counters.api_failures);
+    }
+    answered.unwrap_or_else(Failure::into_response)
+}
+
+fn deadline(headers: &HeaderMap) -> Option<Duration> {
+    let text = headers.get(TIMEOUT_HEADER)?.to_str().ok()?;
+    text.trim().parse().ok().map(Duration::from_millis)
 }
 
 async fn dispatch(
@@ -117,7 +80,7 @@ async fn dispatch(
     headers: &HeaderMap,
     body: &Bytes,
 ) -> Result<Response, Failure> {
-    if service != "RoomService" {
+    if !matches!(service, "RoomService" | "AgentDispatchService") {
         return Err(Failure::new("bad_route", format!("no handler for service {service}")));
     }
     let form = Form::of(headers).ok_or_else(|| {
@@ -125,77 +88,24 @@ async fn dispatch(
     })?;
     let caller =
         app.caller(headers, None).map_err(|error| Failure::new("unauthenticated", error.to_string()))?;
-    match method {
-        "CreateRoom" => create_room(app, &caller, form, body).await,
-        "ListRooms" => list_rooms(app, &caller, form, body).await,
-        "DeleteRoom" => delete_room(app, &caller, form, body).await,
-        "ListParticipants" => list_participants(app, &caller, form, body).await,
+    let call = Call { app, caller, form, body };
+    match (service, method) {
+        ("RoomService", "CreateRoom") => rooms::create(&call).await,
+        ("RoomService", "ListRooms") => rooms::list(&call).await,
+        ("RoomService", "DeleteRoom") => rooms::delete(&call).await,
+        ("RoomService", "UpdateRoomMetadata") => rooms::update_metadata(&call).await,
+        ("RoomService", "SendData") => rooms::send_data(&call).await,
+        ("RoomService", "ListParticipants") => participants::list(&call).await,
+        ("RoomService", "GetParticipant") => participants::get(&call).await,
+        ("RoomService", "RemoveParticipant") => participants::remove(&call).await,
+        ("RoomService", "MutePublishedTrack") => participants::mute(&call).await,
+        ("RoomService", "UpdateParticipant") => participants::update(&call).await,
+        ("RoomService", "UpdateSubscriptions") => participants::update_subscriptions(&call).await,
+        ("RoomService", "PerformRpc") => participants::perform_rpc(&call).await,
+        ("RoomService", "ForwardParticipant" | "MoveParticipant") => participants::move_elsewhere(&call),
+        ("AgentDispatchService", "CreateDispatch") => agent_dispatch::create(&call).await,
+        ("AgentDispatchService", "DeleteDispatch") => agent_dispatch::delete(&call).await,
+        ("AgentDispatchService", "ListDispatch") => agent_dispatch::list(&call).await,
         _ => Err(Failure::new("bad_route", format!("no handler for method {method}"))),
     }
-}
-
-async fn create_room(app: &App, caller: &Caller, form: Form, body: &Bytes) -> Result<Response, Failure> {
-    if !caller.video().room_create {
-        return Err(Failure::denied());
-    }
-    let request: CreateRoomRequest = form.read(body)?;
-    if request.name.is_empty() {
-        return Err(Failure::new("invalid_argument", "no room name"));
-    }
-    if request.name.len() > NAME_BYTES_MAX {
-        return Err(Failure::new(
-            "invalid_argument",
-            format!("room name is longer than {NAME_BYTES_MAX} bytes"),
-        ));
-    }
-    if request.metadata.len() > app.config.limit.metadata_bytes_max {
-        return Err(Failure::new("invalid_argument", "metadata is too long"));
-    }
-    let choice = RoomChoice {
-        empty_timeout_s: request.empty_timeout,
-        departure_timeout_s: request.departure_timeout,
-        max_participants: request.max_participants,
-        metadata: request.metadata,
-    };
-    let room = app.rooms.create(&request.name, &choice).await?;
-    Ok(form.write(&room, room_json))
-}
-
-async fn list_rooms(app: &App, caller: &Caller, form: Form, body: &Bytes) -> Result<Response, Failure> {
-    if !caller.video().room_list {
-        return Err(Failure::denied());
-    }
-    let request: ListRoomsRequest = form.read(body)?;
-    let response = ListRoomsResponse { rooms: app.rooms.list(&request.names).await };
-    Ok(form.write(&response, |list| json!({"rooms": list.rooms.iter().map(room_json).collect::<Vec<_>>()})))
-}
-
-async fn delete_room(app: &App, caller: &Caller, form: Form, body: &Bytes) -> Result<Response, Failure> {
-    if !caller.video().room_create {
-        return Err(Failure::denied());
-    }
-    let request: DeleteRoomRequest = form.read(body)?;
-    if !app.rooms.end(&request.room, DisconnectReason::RoomDeleted).await {
-        return Err(RoomError::Absent.into());
-    }
-    Ok(form.write(&DeleteRoomResponse {}, |_| json!({})))
-}
-
-async fn list_participants(
-    app: &App,
-    caller: &Caller,
-    form: Form,
-    body: &Bytes,
-) -> Result<Response, Failure> {
-    let request: ListParticipantsRequest = form.read(body)?;
-    let grant = caller.video();
-    if !grant.room_admin || grant.room != request.room {
-        return Err(Failure::denied());
-    }
-    let participants = app.rooms.participants(&request.room).await.ok_or(RoomError::Absent)?;
-    let response = ListParticipantsResponse { participants };
-    Ok(form.write(
-        &response,
-        |list| json!({"participants": list.participants.iter().map(participant_json).collect::<Vec<_>>()}),
-    ))
 }

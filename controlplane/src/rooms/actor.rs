@@ -12,6 +12,7 @@ use super::join::JoinError;
 use super::participant::{JoinParams, ParticipantKey, ResumeParams};
 use super::room::{Output, Room, RoomParams, Turn};
 use crate::media::Media;
+use crate::notices::Notices;
 use crate::telemetry::{Telemetry, count};
 
 /// Inputs waiting for one room. Sockets wait when it is full; media events that repeat are dropped.
@@ -47,6 +48,7 @@ pub enum Input {
     Request(ParticipantKey, u64, Box<SignalRequest>),
     SignalClosed(ParticipantKey, u64),
     Event(Event),
+    Act(Act),
     Describe(oneshot::Sender<RoomInfo>),
     Participants(oneshot::Sender<Vec<ParticipantInfo>>),
     /// End the room; answered when everybody has been told.
@@ -59,6 +61,17 @@ struct Socket {
     queue: mpsc::Sender<Outgoing>,
 }
 
+type Deed = dyn FnOnce(&mut Room, &mut Turn<'_>) + Send;
+
+/// Something that shall be done with a room by the task that owns it.
+pub struct Act(pub(super) Box<Deed>);
+
+impl std::fmt::Debug for Act {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Act")
+    }
+}
+
 /// A running room.
 pub struct Actor {
     room: Room,
@@ -67,6 +80,7 @@ pub struct Actor {
     sockets: HashMap<ParticipantKey, Socket>,
     media: Media,
     telemetry: Arc<Telemetry>,
+    notices: Notices,
     out: Vec<Output>,
 }
 
@@ -89,6 +103,7 @@ impl Actor {
         own: mpsc::WeakSender<Input>,
         media: Media,
         telemetry: Arc<Telemetry>,
+        notices: Notices,
     ) -> Self {
         let mut out = Vec::new();
         let mut mint = media.clone();
@@ -100,13 +115,15 @@ impl Actor {
             out: &mut out,
         };
         let room = Room::new(params, &mut turn);
-        Self { room, inbox, own, sockets: HashMap::new(), media, telemetry, out }
+        Self { room, inbox, own, sockets: HashMap::new(), media, telemetry, notices, out }
     }
 
     /// Runs until the room is over; the inbox is handed back so that late joins can be refused.
     pub async fn run(mut self) -> mpsc::Receiver<Input> {
         let mut tick = tokio::time::interval(TICK);
         tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        // That there is a room is known outside before anything of what happens in it.
+        self.carry_out().await;
         loop {
             let due = self.room.next_due();
             tokio::select! {
@@ -122,6 +139,8 @@ impl Actor {
                 break;
             }
         }
+        self.turn(|room, turn| room.finish(turn));
+        self.carry_out().await;
         self.inbox
     }
 
@@ -179,6 +198,7 @@ impl Actor {
                     self.turn(|room, turn| room.handle_signal_closed(key, turn));
                 }
             }
+            Input::Act(Act(act)) => self.turn(act),
             Input::Event(event) => self.turn(|room, turn| room.handle_event(event, turn)),
             // Whoever asked may have gone.
             Input::Describe(reply) => drop(reply.send(self.room.info())),
@@ -219,6 +239,7 @@ impl Actor {
                         self.media.route_transport(id, on.then(|| self.own.clone()));
                     }
                     Output::RouteTrack(id, on) => self.media.route_track(id, on.then(|| self.own.clone())),
+                    Output::Notice(notice) => self.notices.deliver(*notice).await,
                 }
             }
             for key in lost {

@@ -3,6 +3,7 @@
 use auralink_livekit::{DisconnectReason, leave_request, participant_info};
 use auralink_proto::{CloseReason, TransportId};
 
+use super::notices::Happened;
 use super::room::{Output, Room, Turn};
 
 impl Room {
@@ -27,6 +28,8 @@ impl Room {
         }
         if participant.primary().1 && participant.state != participant_info::State::Active {
             participant.state = participant_info::State::Active;
+            let info = participant.info();
+            self.notice(Happened::Joined(info), turn);
             self.announce(key, turn);
         }
     }

@@ -60,7 +60,7 @@ impl Room {
         count(&turn.telemetry.counters.data_packets);
         // One encoding serves all receivers.
         let payload = Bytes::from(packet.encode_to_vec());
-        self.send_data(&targets, channel, &payload, turn);
+        self.deliver(&targets, channel, &payload, turn);
         if numbered {
             self.recent.put(turn.now, &sid, sequence, targets, payload);
         }
@@ -87,7 +87,7 @@ impl Room {
 
     /// Sends one message to participants. A reliable one waits for those whose channel is not open yet; the others are for
     /// those who are there.
-    pub(super) fn send_data(
+    pub(super) fn deliver(
         &mut self,
         to: &[ParticipantKey],
         channel: DataChannel,

@@ -161,7 +161,7 @@ impl Room {
             handle.copy_from_slice(&track.handle.to_be_bytes());
         }
         count(&turn.telemetry.counters.data_packets);
-        self.send_data(&to, DataChannel::Track, &bytes.into(), turn);
+        self.deliver(&to, DataChannel::Track, &bytes.into(), turn);
     }
 
     fn free_data_handle(&self) -> Option<u16> {

@@ -8,6 +8,7 @@ use auralink_livekit::{
 use auralink_livekit::{DisconnectReason, request_response::Reason};
 use auralink_proto::{Command, MediaKind, Mid, TrackId};
 
+use super::notices::Happened;
 use super::participant::ParticipantKey;
 use super::room::{Output, Room, Turn, kind_name};
 use super::track::{Track, intent, media_kind, opus_extra, sid_prefix, track_info};
@@ -137,6 +138,10 @@ impl Room {
         };
         track.live = true;
         tracing::debug!(room = %self.params.name, track = %track.info.sid, "track live");
+        let published = track.info.clone();
+        if let Some(publisher) = self.participants.get(&key).map(|p| p.info()) {
+            self.notice(Happened::Published(publisher, published), turn);
+        }
         self.announce(key, turn);
         self.offer_track_to_all(key, id);
         self.demand_changed(id);
@@ -205,6 +210,10 @@ impl Room {
         let Some(index) = participant.tracks.iter().position(|track| track.id == id) else { return };
         let track = participant.tracks.remove(index);
         participant.negotiator.unpublish(id);
+        let publisher = participant.info();
+        if track.live {
+            self.notice(Happened::Unpublished(publisher, track.info.clone()), turn);
+        }
         turn.out.push(Output::RouteTrack(id, false));
         for other in self.participants.values_mut() {
             other.unwant(id);

@@ -7,14 +7,17 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use auralink_livekit::{
-    DisconnectReason, LeaveRequest, ParticipantInfo, ParticipantUpdate, Room as RoomInfo, RoomUpdate,
-    SignalResponse, leave_request, participant_info, signal_response,
+    DisconnectReason, LeaveRequest, ParticipantInfo, ParticipantUpdate, Room as RoomInfo, RoomEndReason,
+    RoomUpdate, SignalResponse, leave_request, participant_info, signal_response,
 };
 use auralink_proto::{
-    Candidate, Command, Event, Fingerprint, MediaKind, Mid, RoomId, ShardId, TrackId, TransportId,
+    Candidate, Command, DataChannel, Event, Fingerprint, MediaKind, Mid, RoomId, ShardId, TrackId, TransportId,
 };
 
+use super::RoomExtras;
+use super::admin::AdminState;
 use super::backlog::Recent;
+use super::notices::{Happened, Notice};
 use super::participant::{Participant, ParticipantKey};
 use crate::auth::Keys;
 use crate::config::Limit;
@@ -58,6 +61,8 @@ pub enum Output {
     RouteTransport(TransportId, bool),
     /// Events of this track belong to this room from now on, or no longer.
     RouteTrack(TrackId, bool),
+    /// Tell the world outside.
+    Notice(Box<Notice>),
 }
 
 /// Everything one turn of a room may use.
@@ -100,6 +105,7 @@ pub struct RoomParams {
     pub limit: Limit,
     /// The first signs fresh tokens.
     pub keys: Keys,
+    pub extras: RoomExtras,
 }
 
 /// A room.
@@ -124,12 +130,15 @@ pub struct Room {
     room_changed: bool,
     room_told: Option<Instant>,
     quality_told: Instant,
+    pub(super) admin: AdminState,
+    /// Why it ends, when it does.
+    pub(super) end_reason: RoomEndReason,
 }
 
 impl Room {
     pub fn new(params: RoomParams, turn: &mut Turn<'_>) -> Self {
         let empty = Duration::from_secs(params.empty_timeout_s.into());
-        Self {
+        let room = Self {
             sif_trailer: turn.mint.word(16).into_bytes(),
             params,
             recent: Recent::default(),
@@ -144,7 +153,11 @@ impl Room {
             room_changed: false,
             room_told: None,
             quality_told: turn.now,
-        }
+            admin: AdminState::default(),
+            end_reason: RoomEndReason::RoomEndIdleTimeout,
+        };
+        room.notice(Happened::RoomStarted(room.params.extras.agents.clone()), turn);
+        room
     }
 
     /// What clients and server APIs are told of the room.
@@ -200,7 +213,9 @@ impl Room {
             }
             Event::TrackLive { track } => self.track_live(track, turn),
             Event::Data { transport, channel, payload } => {
-                self.route_data(transport, channel, &payload, turn)
+                if channel == DataChannel::Track || !self.take_rpc_answer(transport, &payload) {
+                    self.route_data(transport, channel, &payload, turn);
+                }
             }
             Event::Levels { levels } => self.tell_levels(&levels, turn),
             Event::DataOpen { transport, channel } => self.data_open(transport, channel, turn),
@@ -246,6 +261,7 @@ impl Room {
             turn.signal(key, signal_response::Message::Leave(leave(reason, action)));
         }
         turn.out.push(Output::Close(key));
+        self.admin.rpcs.handle_left(key);
         for track in &participant.tracks {
             for other in self.participants.values_mut() {
                 other.unwant(track.id);
@@ -260,11 +276,17 @@ impl Room {
             turn.out.push(Output::Command(transport.shard(), Command::RemoveTransport(transport)));
             turn.out.push(Output::RouteTransport(transport, false));
         }
+        let was_active = participant.state == participant_info::State::Active;
         participant.state = participant_info::State::Disconnected;
         participant.version += 1;
         let mut info = participant.info();
-        info.tracks.clear();
         info.disconnect_reason = reason.into();
+        let tracks = std::mem::take(&mut info.tracks);
+        for track in tracks {
+            self.notice(Happened::Unpublished(info.clone(), track), turn);
+        }
+        let left = if was_active { Happened::Left } else { Happened::Aborted };
+        self.notice(left(info.clone()), turn);
         if participant.is_visible() {
             for other in self.participants.values_mut().filter(|other| other.signal_closed.is_some()) {
                 // Should it come back, it must hear of this; one that missed too much cannot.
@@ -290,6 +312,11 @@ impl Room {
             self.remove(key, reason, leave_request::Action::Disconnect, turn);
         }
         self.idle = Some((turn.now, Duration::ZERO));
+        self.end_reason = match reason {
+            DisconnectReason::RoomDeleted => RoomEndReason::RoomEndApiDelete,
+            DisconnectReason::ServerShutdown => RoomEndReason::RoomEndServerShutdown,
+            _ => RoomEndReason::RoomEndUnknown,
+        };
     }
 
     /// Time passes; called about once a second.
@@ -311,14 +338,9 @@ impl Room {
             self.remove(key, reason, leave_request::Action::Disconnect, turn);
         }
         if self.room_changed && self.room_told.is_none_or(|at| now.duration_since(at) >= ROOM_UPDATE_EVERY) {
-            self.room_changed = false;
-            self.room_told = Some(now);
-            let update = RoomUpdate { room: Some(self.info()) };
-            turn.signal_all(
-                self.participants.keys().copied().collect(),
-                signal_response::Message::RoomUpdate(update),
-            );
+            self.tell_room(turn);
         }
+        self.admin.rpcs.handle_tick(now);
         if now.duration_since(self.quality_told) >= QUALITY_EVERY {
             self.quality_told = now;
             self.tell_quality(turn);
@@ -330,6 +352,17 @@ impl Room {
         let waiting = self.participants.values().filter(|p| p.negotiator.is_waiting());
         self.touched.extend(waiting.map(|p| p.key));
         self.settle(turn);
+    }
+
+    /// Tells everybody what the room is like now.
+    pub(super) fn tell_room(&mut self, turn: &mut Turn<'_>) {
+        self.room_changed = false;
+        self.room_told = Some(turn.now);
+        let update = RoomUpdate { room: Some(self.info()) };
+        turn.signal_all(
+            self.participants.keys().copied().collect(),
+            signal_response::Message::RoomUpdate(update),
+        );
     }
 
     /// Lets every negotiator touched in this turn speak.

@@ -1,5 +1,7 @@
 //! Rooms without I/O: what participants are told, and what shards are commanded.
 
+mod admin;
+
 use std::collections::BTreeSet;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
@@ -20,6 +22,7 @@ use bytes::Bytes;
 use proptest::prelude::*;
 
 use super::join::JoinError;
+use super::notices::Notice;
 use super::participant::{JoinParams, ParticipantKey};
 use super::room::{Mint, Output, Room, RoomParams, Turn};
 use crate::auth::{Keys, VideoGrant};
@@ -77,6 +80,7 @@ struct Stage {
     told: Vec<(ParticipantKey, Told)>,
     commands: Vec<Command>,
     closed: Vec<ParticipantKey>,
+    notices: Vec<Notice>,
     /// What events are routed for, and transports the shards hold.
     routed: BTreeSet<u64>,
     held: BTreeSet<TransportId>,
@@ -125,6 +129,7 @@ impl Stage {
             node_sid: "ND_1".into(),
             limit: Limit::default(),
             keys: Keys::new([("key".to_owned(), "secret".to_owned())].into()),
+            extras: Default::default(),
         };
         let room = Room::new(
             params,
@@ -139,6 +144,7 @@ impl Stage {
             told: Vec::new(),
             commands: Vec::new(),
             closed: Vec::new(),
+            notices: Vec::new(),
             routed: BTreeSet::new(),
             held: BTreeSet::new(),
         }
@@ -184,6 +190,7 @@ impl Stage {
                 Output::Close(key) => self.closed.push(key),
                 Output::RouteTransport(id, on) => self.route(id.as_u64(), on),
                 Output::RouteTrack(id, on) => self.route(id.as_u64(), on),
+                Output::Notice(notice) => self.notices.push(*notice),
             }
         }
         for event in acknowledgements {

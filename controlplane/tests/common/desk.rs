@@ -85,7 +85,7 @@ impl Desk {
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let media = Media::new(handle);
-        let control = Control::new(config, media.clone(), None);
+        let control = Control::new(config, media.clone(), None).unwrap();
         let telemetry = Arc::clone(&control.app().telemetry);
         tokio::spawn(control.run(vec![listener], events, std::future::pending()));
         Self { address, keys, shard, events: inject, media, telemetry }
@@ -349,8 +349,13 @@ impl Desk {
 
     /// One call of RoomService in JSON.
     pub(crate) async fn api(&self, grant: VideoGrant, method: &str, body: &str) -> Reply {
+        self.call(grant, &format!("RoomService/{method}"), body).await
+    }
+
+    /// One call of a server API in JSON.
+    pub(crate) async fn call(&self, grant: VideoGrant, method: &str, body: &str) -> Reply {
         let bearer = format!("Bearer {}", self.token("admin", grant));
         let headers = [("authorization", bearer.as_str()), ("content-type", "application/json")];
-        self.http("POST", &format!("/twirp/livekit.RoomService/{method}"), &headers, body.as_bytes()).await
+        self.http("POST", &format!("/twirp/livekit.{method}"), &headers, body.as_bytes()).await
     }
 }

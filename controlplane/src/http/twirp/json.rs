@@ -3,7 +3,8 @@
 //! The derived mapping leaves defaults out and renames to lowerCamel; clients of this API expect neither.
 
 use auralink_livekit::{
-    AudioTrackFeature, BackupCodecPolicy, Codec, DisconnectReason, PacketTrailerFeature, ParticipantInfo,
+    AgentDispatch, AgentDispatchState, AudioTrackFeature, BackupCodecPolicy, Codec, DisconnectReason, Job,
+    JobRestartPolicy, JobState, JobStatus, JobType, PacketTrailerFeature, ParticipantInfo,
     ParticipantPermission, Room, SimulcastCodecInfo, TimedVersion, TrackInfo, TrackSource, TrackType,
     VideoLayer, VideoQuality, client_info, encryption, participant_info, video_layer,
 };
@@ -92,8 +93,9 @@ fn simulcast_json(codec: &SimulcastCodecInfo) -> Value {
     })
 }
 
+/// A track.
 #[allow(deprecated, reason = "every field is written")]
-fn track_json(track: &TrackInfo) -> Value {
+pub(super) fn track_json(track: &TrackInfo) -> Value {
     json!({
         "sid": track.sid,
         "type": name!(TrackType, track.r#type),
@@ -144,9 +146,122 @@ pub(super) fn participant_json(participant: &ParticipantInfo) -> Value {
     })
 }
 
+fn job_state_json(state: &JobState) -> Value {
+    json!({
+        "status": name!(JobStatus, state.status),
+        "error": state.error,
+        "started_at": state.started_at.to_string(),
+        "ended_at": state.ended_at.to_string(),
+        "updated_at": state.updated_at.to_string(),
+        "participant_identity": state.participant_identity,
+        "worker_id": state.worker_id,
+        "agent_id": state.agent_id,
+    })
+}
+
+#[allow(deprecated, reason = "every field is written")]
+fn job_json(job: &Job) -> Value {
+    let mut written = json!({
+        "id": job.id,
+        "dispatch_id": job.dispatch_id,
+        "type": name!(JobType, job.r#type),
+        "room": job.room.as_ref().map(room_json),
+        "namespace": job.namespace,
+        "metadata": job.metadata,
+        "agent_name": job.agent_name,
+        "state": job.state.as_ref().map(job_state_json),
+        "enable_recording": job.enable_recording,
+        "deployment": job.deployment,
+        "attributes": job.attributes,
+        "enable_redaction": job.enable_redaction,
+    });
+    // A field declared optional is left out when unset, unlike all others.
+    if let (Some(participant), Some(fields)) = (&job.participant, written.as_object_mut()) {
+        fields.insert("participant".into(), participant_json(participant));
+    }
+    written
+}
+
+fn dispatch_state_json(state: &AgentDispatchState) -> Value {
+    json!({
+        "jobs": state.jobs.iter().map(job_json).collect::<Vec<_>>(),
+        "created_at": state.created_at.to_string(),
+        "deleted_at": state.deleted_at.to_string(),
+    })
+}
+
+/// A dispatch of agents.
+pub(super) fn dispatch_json(dispatch: &AgentDispatch) -> Value {
+    json!({
+        "id": dispatch.id,
+        "agent_name": dispatch.agent_name,
+        "room": dispatch.room,
+        "metadata": dispatch.metadata,
+        "state": dispatch.state.as_ref().map(dispatch_state_json),
+        "restart_policy": name!(JobRestartPolicy, dispatch.restart_policy),
+        "deployment": dispatch.deployment,
+        "attributes": dispatch.attributes,
+    })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+    use serde::de::{DeserializeOwned, Deserializer, Error as _, Visitor, value};
+
+    /// Asks a message's own reader which fields it knows; it lists each under both its names.
+    struct Ask<'a>(&'a mut Vec<&'static str>);
+
+    impl<'de> Deserializer<'de> for Ask<'_> {
+        type Error = value::Error;
+
+        fn deserialize_any<V: Visitor<'de>>(self, _: V) -> Result<V::Value, Self::Error> {
+            Err(value::Error::custom("only structs are asked"))
+        }
+
+        fn deserialize_struct<V: Visitor<'de>>(
+            self,
+            _: &'static str,
+            fields: &'static [&'static str],
+            _: V,
+        ) -> Result<V::Value, Self::Error> {
+            self.0.extend(fields);
+            Err(value::Error::custom("asked"))
+        }
+
+        serde::forward_to_deserialize_any! {
+            bool i8 i16 i32 i64 i128 u8 u16 u32 u64 u128 f32 f64 char str string bytes byte_buf option unit
+            unit_struct newtype_struct seq tuple tuple_struct map enum identifier ignored_any
+        }
+    }
+
+    /// Fails unless every field of a message stands in what is written for it, under its original name.
+    fn assert_whole<T: DeserializeOwned>(written: &Value) {
+        let mut fields = Vec::new();
+        let _ = T::deserialize(Ask(&mut fields));
+        fields.retain(|name| !name.contains(char::is_uppercase));
+        assert!(!fields.is_empty());
+        for name in fields {
+            assert!(written.get(name).is_some(), "{name} is not written in {written}");
+        }
+    }
+
+    #[test]
+    fn every_field_there_is_is_written() {
+        assert_whole::<Room>(&room_json(&Room::default()));
+        assert_whole::<Codec>(&codec_json(&Codec::default()));
+        assert_whole::<TimedVersion>(&version_json(&Some(TimedVersion::default())));
+        assert_whole::<ParticipantInfo>(&participant_json(&ParticipantInfo::default()));
+        assert_whole::<ParticipantPermission>(&permission_json(&ParticipantPermission::default()));
+        assert_whole::<TrackInfo>(&track_json(&TrackInfo::default()));
+        assert_whole::<VideoLayer>(&layer_json(&VideoLayer::default()));
+        assert_whole::<SimulcastCodecInfo>(&simulcast_json(&SimulcastCodecInfo::default()));
+        assert_whole::<AgentDispatch>(&dispatch_json(&AgentDispatch::default()));
+        assert_whole::<AgentDispatchState>(&dispatch_state_json(&AgentDispatchState::default()));
+        let participant = Some(ParticipantInfo::default());
+        assert_whole::<Job>(&job_json(&Job { participant, ..Job::default() }));
+        assert_whole::<JobState>(&job_state_json(&JobState::default()));
+    }
 
     #[test]
     fn defaults_are_written_and_wide_numbers_are_strings() {
