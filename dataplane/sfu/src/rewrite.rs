@@ -3,7 +3,7 @@
 
 use std::time::Instant;
 
-use auralink_codecs::vp8::PictureId;
+use auralink_codecs::picture::PictureId;
 use auralink_rtc::units::{NtpTime, SeqNo};
 
 use crate::history::Packet;

@@ -349,7 +349,7 @@ impl Line {
             }
             body[prefix_len..].copy_from_slice(payload);
             if let Some(vp8) = packet.vp8.filter(|_| is_patched) {
-                vp8.patch(&mut body[prefix_len..], rewritten.picture_id, rewritten.tl0_picture_index);
+                vp8.picture().patch(&mut body[prefix_len..], rewritten.picture_id, rewritten.tl0_picture_index);
             }
             sink.seal.seal_rtp_in_place(seal.stream, seal.seq, header_len, place)
         };
