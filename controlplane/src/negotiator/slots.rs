@@ -103,6 +103,7 @@ impl Section {
             kind: self.media()?,
             track,
             payloads: self.offered.payloads.iter().map(|payload| payload.map).collect(),
+            encrypted: false,
             extensions,
             rids: self.offered.rids.clone(),
             ssrcs: self.offered.ssrcs.clone(),

@@ -193,7 +193,7 @@ impl Room {
                 tracing::debug!(room = %self.params.name, %transport, ?reason, "transport closed");
                 self.transport_closed(transport, reason, turn);
             }
-            Event::TrackLive { track } => self.track_live(track, turn),
+            Event::TrackLive { track, .. } => self.track_live(track, turn),
             Event::Data { transport, channel, payload } => {
                 self.route_data(transport, channel, &payload, turn)
             }

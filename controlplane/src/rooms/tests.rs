@@ -13,7 +13,7 @@ use auralink_livekit::{
     UpdateTrackSettings, UserPacket, data_packet, leave_request, participant_info,
 };
 use auralink_proto::{
-    Candidate, CloseReason, Command, DataChannel, Event, Fingerprint, Intent, Level, RoomId, ShardId,
+    Candidate, CloseReason, Codec, Command, DataChannel, Event, Fingerprint, Intent, Level, RoomId, ShardId,
     TrackId, TransportId,
 };
 use bytes::Bytes;
@@ -217,7 +217,7 @@ impl Stage {
         self.ask(key, Ask::AddTrack(AddTrackRequest { cid: cid.clone(), ..AddTrackRequest::default() }));
         self.ask(key, Ask::Offer(offer(2, 2, &[&cid])));
         let track = self.room.participants[&key].tracks.last().unwrap().id;
-        self.event(Event::TrackLive { track });
+        self.event(Event::TrackLive { track, codec: Codec::Opus });
         (self.room.participants[&key].tracks.last().unwrap().info.sid.clone(), track)
     }
 
@@ -289,7 +289,7 @@ fn a_track_is_seen_once_it_is_live_and_received_after_the_next_offer() {
     stage.ask(alice, Ask::Offer(offer(2, 2, &["c"])));
     assert_eq!(stage.news(bob, "alice"), None, "nothing is seen before media");
     let track = stage.room.participants[&alice].tracks[0].id;
-    stage.event(Event::TrackLive { track });
+    stage.event(Event::TrackLive { track, codec: Codec::Opus });
     assert_eq!(stage.news(bob, "alice").unwrap().tracks.len(), 1);
     assert!(stage.demanded(bob) && !stage.demanded(alice));
     stage.ask(bob, Ask::Offer(offer(2, 2, &[])));
@@ -686,7 +686,7 @@ fn happen(stage: &mut Stage, keys: &mut Vec<ParticipantKey>, what: u8, whom: usi
         2 => stage.ask(key, Ask::AddTrack(AddTrackRequest { cid: format!("c{how}"), ..Default::default() })),
         3 => stage.ask(key, Ask::Offer(offer(0, 2, &["c0", "c1", "c2"][..how % 4]))),
         4 => stage.ask(key, Ask::Offer(offer(0, 2, &["c0", "", "c2"]))),
-        5 => stage.event(Event::TrackLive { track }),
+        5 => stage.event(Event::TrackLive { track, codec: Codec::Opus }),
         6 => {
             let update = UpdateSubscription {
                 track_sids: vec![sid],

@@ -28,6 +28,8 @@ pub enum DropReason {
     UnknownSsrc,
     /// A payload type that was not negotiated for its section.
     UnknownPayloadType,
+    /// A packet in a format that its subscriber has no payload type for.
+    CodecUnsupported,
     /// A packet that arrived twice.
     Duplicate,
     /// A retransmission of something no longer wanted, or padding alone on the repair stream.
@@ -55,7 +57,7 @@ pub enum DropReason {
 }
 
 impl DropReason {
-    pub const ALL: [Self; 24] = [
+    pub const ALL: [Self; 25] = [
         Self::Unclassified,
         Self::UnknownTuple,
         Self::UnknownUfrag,
@@ -68,6 +70,7 @@ impl DropReason {
         Self::StreamsExhausted,
         Self::UnknownSsrc,
         Self::UnknownPayloadType,
+        Self::CodecUnsupported,
         Self::Duplicate,
         Self::RtxUnused,
         Self::TooOld,
@@ -96,6 +99,7 @@ impl DropReason {
             Self::StreamsExhausted => "streams_exhausted",
             Self::UnknownSsrc => "unknown_ssrc",
             Self::UnknownPayloadType => "unknown_payload_type",
+            Self::CodecUnsupported => "codec_unsupported",
             Self::Duplicate => "duplicate",
             Self::RtxUnused => "rtx_unused",
             Self::TooOld => "too_old",
