@@ -139,6 +139,34 @@ impl Default for Rtc {
     }
 }
 
+/// A codec of `room.enabled_codecs`: `"video/VP8"`, or LiveKit's `{mime: video/VP8, fmtp_line: ""}`. What stands in
+/// `fmtp_line` means nothing: all profiles that are offered are forwarded.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(from = "CodecText", into = "String")]
+pub struct CodecSpec {
+    pub mime: String,
+}
+
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum CodecText {
+    Mime(String),
+    Spec { mime: String },
+}
+
+impl From<CodecText> for CodecSpec {
+    fn from(text: CodecText) -> Self {
+        let (CodecText::Mime(mime) | CodecText::Spec { mime }) = text;
+        Self { mime }
+    }
+}
+
+impl From<CodecSpec> for String {
+    fn from(spec: CodecSpec) -> Self {
+        spec.mime
+    }
+}
+
 /// Defaults of rooms.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(default)]
@@ -153,6 +181,8 @@ pub struct Rooms {
     pub max_participants: u32,
     /// Rooms on this node.
     pub rooms_max: usize,
+    /// Codecs negotiated, as media types; all that are forwarded when empty.
+    pub enabled_codecs: Vec<CodecSpec>,
 }
 
 impl Default for Rooms {
@@ -163,6 +193,7 @@ impl Default for Rooms {
             departure_timeout: 20,
             max_participants: 0,
             rooms_max: 10_000,
+            enabled_codecs: Vec::new(),
         }
     }
 }

@@ -25,6 +25,7 @@ use tokio::sync::{mpsc, oneshot};
 use crate::auth::Keys;
 use crate::config::Config;
 use crate::media::Media;
+use crate::negotiator::codec::Enabled;
 use crate::telemetry::Telemetry;
 use actor::{Actor, Input, Outgoing};
 use join::JoinError;
@@ -198,6 +199,7 @@ impl Rooms {
             node_sid: self.shared.node_sid.clone(),
             limit: config.limit.clone(),
             keys: Keys::new(config.keys.clone()),
+            codecs: Enabled::new(config.room.enabled_codecs.iter().map(|codec| codec.mime.as_str())),
         }
     }
 

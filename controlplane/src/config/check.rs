@@ -1,8 +1,13 @@
 //! Refusing configurations: unknown keys with the nearest known one, and combinations that must not start.
 
+use auralink_proto::Encoding;
 use serde_json::Value;
 
-use super::{Config, DEV_KEY, Profile};
+use super::{CodecSpec, Config, DEV_KEY, Profile};
+use crate::negotiator::codec::encoding;
+
+/// LiveKit lists it among the codecs; here every video codec is repaired where a client can be.
+const RTX: &str = "video/rtx";
 
 /// Why a configuration was refused. All of these are the operator's to mend, and each is one line.
 #[derive(Debug, thiserror::Error)]
@@ -79,10 +84,7 @@ const IGNORED_NESTED: &[(&str, &[&str])] = &[
             "force_relay",
         ],
     ),
-    (
-        "room",
-        &["enabled_codecs", "enable_remote_unmute", "playout_delay", "sync_streams", "max_metadata_size"],
-    ),
+    ("room", &["enable_remote_unmute", "playout_delay", "sync_streams", "max_metadata_size"]),
     ("limit", &["num_tracks", "bytes_per_sec", "subscription_limit_video", "subscription_limit_audio"]),
     ("logging", &["pion_level", "sample"]),
 ];
@@ -146,6 +148,13 @@ pub(super) fn check(config: &Config) -> Result<(), ConfigError> {
     let ports = config.rtc.udp_port.last - config.rtc.udp_port.first;
     if ports > 0 && u16::from(config.node.shards) > ports + 1 {
         return Err(ConfigError::TooFewPorts { ports: ports + 1, shards: config.node.shards });
+    }
+    for CodecSpec { mime } in &config.room.enabled_codecs {
+        if encoding(mime).is_none() && !mime.eq_ignore_ascii_case(RTX) {
+            let known = Encoding::ALL.map(Encoding::mime).join(", ");
+            let message = format!("room.enabled_codecs: `{mime}` is none of {known}");
+            return Err(ConfigError::BadValue(message));
+        }
     }
     if config.bind_addresses.is_empty() {
         return Err(ConfigError::BadValue("bind_addresses: at least one address is needed".into()));

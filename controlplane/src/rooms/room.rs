@@ -18,6 +18,7 @@ use auralink_proto::{
 use super::participant::{Participant, ParticipantKey};
 use crate::auth::Keys;
 use crate::config::Limit;
+use crate::negotiator::codec::Enabled;
 use crate::negotiator::{Action, Random};
 use crate::telemetry::Telemetry;
 
@@ -98,6 +99,7 @@ pub struct RoomParams {
     pub limit: Limit,
     /// The first signs fresh tokens.
     pub keys: Keys,
+    pub codecs: Enabled,
 }
 
 /// A room.
@@ -147,7 +149,7 @@ impl Room {
             max_participants: self.params.max_participants,
             creation_time: self.params.created_unix_ms / 1_000,
             creation_time_ms: self.params.created_unix_ms,
-            enabled_codecs: super::join::publish_codecs(),
+            enabled_codecs: super::join::told_codecs(&self.params.codecs),
             metadata: self.params.metadata.clone(),
             num_participants: visible.count() as u32,
             num_publishers: publishers as u32,
@@ -193,7 +195,7 @@ impl Room {
                 tracing::debug!(room = %self.params.name, %transport, ?reason, "transport closed");
                 self.transport_closed(transport, reason, turn);
             }
-            Event::TrackLive { track, .. } => self.track_live(track, turn),
+            Event::TrackLive { track, codec } => self.track_live(track, codec, turn),
             Event::Data { transport, channel, payload } => {
                 self.route_data(transport, channel, &payload, turn)
             }
@@ -371,6 +373,7 @@ impl Room {
                 Action::Bound { track, mid, layers } => self.track_bound(key, track, mid, layers),
                 Action::Unbound { track } => self.drop_track(key, track, turn),
                 Action::Attached { track, mid } => self.track_attached(key, track, mid, turn),
+                Action::Unsupported { track } => self.track_unsupported(key, track, turn),
             }
         }
     }
