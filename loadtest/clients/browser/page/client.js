@@ -66,7 +66,7 @@ window.suite = {
     return { connected: connected - started, sid: room.localParticipant.sid };
   },
   leave: () => state.room.disconnect(),
-  setCamera: async (on) => void (await state.room.localParticipant.setCameraEnabled(on)),
+  setCamera: async (on, resolution) => void (await state.room.localParticipant.setCameraEnabled(on, resolution && { resolution })),
   setMicrophone: async (on) => void (await state.room.localParticipant.setMicrophoneEnabled(on)),
   setScreen: async (on) => void (await state.room.localParticipant.setScreenShareEnabled(on, { audio: false })),
   /// Publishes a canvas as a screen share: headless Chromium has no screen to capture.
@@ -147,6 +147,17 @@ window.suite = {
   async outbound(source) {
     return (await reports(null, source)).filter((report) => report.type === 'outbound-rtp');
   },
+  /// Whether this browser can send a video codec.
+  canSend: (codec) => RTCRtpSender.getCapabilities('video').codecs.some(({ mimeType }) => mimeType.toLowerCase() === `video/${codec}`),
+  /// The codec in which a track is received, or sent when `identity` is null.
+  async codec(identity, source) {
+    const all = await reports(identity, source);
+    const stream = all.find(({ type, codecId }) => type === (identity === null ? 'outbound-rtp' : 'inbound-rtp') && codecId);
+    return all.find(({ id }) => id === stream?.codecId)?.mimeType.toLowerCase() ?? null;
+  },
+  isCodec: async (identity, source, codec) => (await window.suite.codec(identity, source)) === codec,
+  /// What the server says a track is.
+  told: (identity, source) => publication(identity, source)?.trackInfo?.mimeType.toLowerCase() ?? null,
   async hears(identity) {
     const inbound = await window.suite.inbound(identity, 'microphone');
     return inbound && inbound.totalAudioEnergy > 0.0001 ? inbound.totalAudioEnergy : null;
