@@ -188,6 +188,9 @@ fn vp9_picture_ids_continue_over_layers() {
     // A later spatial layer of the same picture is another frame of it.
     let upper = [0xa9, 0x80, 23, 0x02, 6, 0x82];
     assert_eq!(scene.send(1, 5_003, 0, &upper).unwrap().payload, [0xa9, 0x80, 2, 0x02, 2, 0x82]);
+    // Flexible mode has no TL0PICIDX.
+    let flexible = [0x9c, 0x80, 24, 0x82];
+    assert_eq!(scene.send(1, 5_004, 0, &flexible).unwrap().payload, [0x9c, 0x80, 3, 0x82]);
 }
 
 #[test]
