@@ -13,6 +13,7 @@ use auralink_rtc::twcc::TwccRecorder;
 use auralink_sim::client::{Client, Invitation};
 use auralink_sim::control::{self, Member};
 use auralink_sim::link::Quality;
+use auralink_sim::numbers::Numbers;
 use auralink_sim::publish::TWCC;
 use auralink_sim::receive::Received;
 
@@ -111,6 +112,7 @@ impl Room {
             server_ice: rtc(&local_ice),
             server_fingerprint: self.plan.server_fingerprint,
             own_ice: rtc(&remote_ice),
+            numbers: Numbers::plain(),
         };
         let is_publisher = index == 0;
         let index = index as u16;
@@ -133,6 +135,7 @@ impl Room {
             tracks,
             live: [is_publisher; 2],
             muted: false,
+            numbers: Numbers::plain(),
         }));
     }
 

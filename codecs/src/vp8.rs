@@ -1,19 +1,6 @@
 //! The VP8 payload descriptor (RFC 7741 §4.2) and the one bit of the payload header that tells a key frame (§4.3).
 
-/// A picture identifier as carried: 7 or 15 bits (RFC 7741 §4.2).
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct PictureId {
-    pub value: u16,
-    /// 15 bits in two octets when set, else 7 bits in one.
-    pub long: bool,
-}
-
-impl PictureId {
-    /// The same form carrying `value` modulo its width.
-    pub const fn with(self, value: u16) -> Self {
-        Self { value: value & if self.long { 0x7fff } else { 0x7f }, long: self.long }
-    }
-}
+use crate::picture::{Picture, PictureId};
 
 /// What the descriptor says.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
@@ -41,15 +28,9 @@ impl Descriptor {
             let extension = *payload.get(at)?;
             at += 1;
             if extension & 0x80 != 0 {
-                let high = *payload.get(at)?;
-                at += 1;
-                let mut value = u16::from(high & 0x7f);
-                let long = high & 0x80 != 0;
-                if long {
-                    value = value << 8 | u16::from(*payload.get(at)?);
-                    at += 1;
-                }
-                descriptor.picture_id = Some(PictureId { value, long });
+                let id = PictureId::parse(payload.get(at..)?)?;
+                descriptor.picture_id = Some(id);
+                at += id.octets();
             }
             if extension & 0x40 != 0 {
                 descriptor.tl0_picture_index = Some(*payload.get(at)?);
@@ -68,34 +49,17 @@ impl Descriptor {
         Some(descriptor)
     }
 
-    /// Writes other identifiers over those of `payload`, which must begin with the descriptor `self` was read from.
-    /// The length does not change. Returns false, touching nothing it should not, when `payload` is another one.
-    pub fn patch(
-        &self,
-        payload: &mut [u8],
-        picture_id: Option<PictureId>,
-        tl0_picture_index: Option<u8>,
-    ) -> bool {
-        let mut at = 2;
-        if let (Some(own), Some(new)) = (self.picture_id, picture_id) {
-            if own.long {
-                let Some([high, low]) = payload.get_mut(at..at + 2) else { return false };
-                *high = 0x80 | (new.value >> 8) as u8;
-                *low = new.value as u8;
-                at += 2;
-            } else {
-                let Some(octet) = payload.get_mut(at) else { return false };
-                *octet = new.value as u8 & 0x7f;
-                at += 1;
-            }
-        } else if let Some(own) = self.picture_id {
-            at += if own.long { 2 } else { 1 };
+    /// What forwarding needs of it.
+    pub fn picture(&self) -> Picture {
+        Picture {
+            keyframe_start: self.keyframe_start,
+            picture_id: self.picture_id,
+            tl0_picture_index: self.tl0_picture_index,
+            frame_number: None,
+            // Behind the two octets that say what follows.
+            picture_id_at: 2,
+            tl0_at: 2 + self.picture_id.map_or(0, PictureId::octets) as u8,
         }
-        if let (Some(_), Some(new)) = (self.tl0_picture_index, tl0_picture_index) {
-            let Some(octet) = payload.get_mut(at) else { return false };
-            *octet = new;
-        }
-        true
     }
 }
 
@@ -138,11 +102,12 @@ mod tests {
         let mut payload = [0x90, 0xf0, 0x92, 0x34, 7, 0x60, 0x50, 0xaa];
         let descriptor = Descriptor::parse(&payload).unwrap();
         let id = descriptor.picture_id.unwrap().with(0xffff);
-        assert!(descriptor.patch(&mut payload, Some(id), Some(9)));
+        assert!(descriptor.picture().patch(&mut payload, Some(id), Some(9)));
         assert_eq!(payload, [0x90, 0xf0, 0xff, 0xff, 9, 0x60, 0x50, 0xaa]);
         let mut short = [0x80, 0x80, 0x05, 0x01];
         let descriptor = Descriptor::parse(&short).unwrap();
-        assert!(descriptor.patch(&mut short, Some(descriptor.picture_id.unwrap().with(0x85)), Some(1)));
+        let id = descriptor.picture_id.unwrap().with(0x85);
+        assert!(descriptor.picture().patch(&mut short, Some(id), Some(1)));
         assert_eq!(short, [0x80, 0x80, 0x05, 0x01]);
     }
 
@@ -152,7 +117,7 @@ mod tests {
             if let Some(descriptor) = Descriptor::parse(&payload) {
                 let id = descriptor.picture_id.map(|own| own.with(id));
                 let tl0 = descriptor.tl0_picture_index.map(|_| tl0);
-                prop_assert!(descriptor.patch(&mut payload, id, tl0));
+                prop_assert!(descriptor.picture().patch(&mut payload, id, tl0));
                 let again = Descriptor::parse(&payload).unwrap();
                 prop_assert_eq!(again, Descriptor { picture_id: id, tl0_picture_index: tl0, ..descriptor });
             }

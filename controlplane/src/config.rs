@@ -139,6 +139,34 @@ impl Default for Rtc {
     }
 }
 
+/// A codec of `room.enabled_codecs`: `"video/VP8"`, or LiveKit's `{mime: video/VP8, fmtp_line: ""}`. What stands in
+/// `fmtp_line` means nothing: all profiles that are offered are forwarded.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(from = "CodecText", into = "String")]
+pub struct CodecSpec {
+    pub mime: String,
+}
+
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum CodecText {
+    Mime(String),
+    Spec { mime: String },
+}
+
+impl From<CodecText> for CodecSpec {
+    fn from(text: CodecText) -> Self {
+        let (CodecText::Mime(mime) | CodecText::Spec { mime }) = text;
+        Self { mime }
+    }
+}
+
+impl From<CodecSpec> for String {
+    fn from(spec: CodecSpec) -> Self {
+        spec.mime
+    }
+}
+
 /// Defaults of rooms.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(default)]
@@ -155,6 +183,8 @@ pub struct Rooms {
     pub rooms_max: usize,
     /// RoomService may unmute a track, not only mute it.
     pub enable_remote_unmute: bool,
+    /// Codecs negotiated, as media types; all that are forwarded when empty.
+    pub enabled_codecs: Vec<CodecSpec>,
 }
 
 impl Default for Rooms {
@@ -166,6 +196,7 @@ impl Default for Rooms {
             max_participants: 0,
             rooms_max: 10_000,
             enable_remote_unmute: false,
+            enabled_codecs: Vec::new(),
         }
     }
 }

@@ -129,7 +129,7 @@ impl Media {
             | Event::DataOpen { transport, .. }
             | Event::Data { transport, .. }
             | Event::Stats { transport, .. } => routes.transports.get(transport),
-            Event::TrackLive { track } => routes.tracks.get(track),
+            Event::TrackLive { track, .. } => routes.tracks.get(track),
             // All levels of one event are of one room; a track may have ended meanwhile.
             Event::Levels { levels } => levels.iter().find_map(|level| routes.tracks.get(&level.track)),
         };

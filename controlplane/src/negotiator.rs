@@ -5,6 +5,8 @@
 //! acknowledged the specification it describes. RFC 8829 (JSEP), RFC 9429.
 
 pub mod answer;
+pub mod catalogue;
+pub mod codec;
 pub mod offer;
 pub mod offerer;
 mod pace;
@@ -16,13 +18,14 @@ use std::collections::{HashMap, HashSet};
 use std::time::{Duration, Instant};
 
 use auralink_proto::{
-    Candidate, DataChannels, DtlsRole, ExtensionMap, ExtensionUri, Fingerprint, IceCredentials, MediaKind,
-    Mid, RoomId, TrackId, TransportId, TransportSpec,
+    Candidate, Codec, DataChannels, DtlsRole, Fingerprint, IceCredentials, MediaKind, Mid, RoomId, TrackId,
+    TransportId, TransportSpec,
 };
 
+use codec::{Enabled, Preference};
 use offer::{Offer, OfferError, SECTIONS_MAX, SectionKind};
 use pace::Pace;
-use slots::{Attached, Role, Section, Ssrcs};
+use slots::{Attached, Role, Section, Ssrcs, bundle_extensions, can_carry};
 
 /// After this long a demand for sections that brought no offer is forgotten, and made again if still needed.
 const DEMAND_PATIENCE: Duration = Duration::from_secs(10);
@@ -42,6 +45,8 @@ pub struct Local {
     pub room: RoomId,
     pub fingerprint: Fingerprint,
     pub candidates: Vec<Candidate>,
+    /// Codecs negotiated with this client.
+    pub codecs: Enabled,
 }
 
 /// A track the participant announced, to be recognised in its offers.
@@ -54,6 +59,7 @@ pub struct Publication {
     pub muted: bool,
     /// Opus parameters to ask for, beginning with `;` when not empty.
     pub opus_extra: String,
+    pub preference: Preference,
 }
 
 /// A track the participant shall receive.
@@ -61,6 +67,8 @@ pub struct Publication {
 pub struct Wanted {
     pub track: TrackId,
     pub kind: MediaKind,
+    pub codec: Codec,
+    pub encrypted: bool,
     pub sid: String,
     pub publisher_sid: String,
 }
@@ -84,6 +92,8 @@ pub enum Action {
     Unbound { track: TrackId },
     /// A wanted track passes through this section from now on.
     Attached { track: TrackId, mid: Mid },
+    /// The client cannot decode a wanted track, which is wanted no longer.
+    Unsupported { track: TrackId },
 }
 
 /// What became of an offer.
@@ -104,6 +114,7 @@ pub struct Negotiator {
     session_id: u64,
     version: u32,
     remote: Option<(IceCredentials, Fingerprint)>,
+    mixes_extensions: bool,
     sections: Vec<Section>,
     publications: Vec<Publication>,
     wanted: Vec<Wanted>,
@@ -130,6 +141,7 @@ impl Negotiator {
             local,
             version: 0,
             remote: None,
+            mixes_extensions: false,
             sections: Vec::new(),
             publications: Vec::new(),
             wanted: Vec::new(),
@@ -216,7 +228,8 @@ impl Negotiator {
         if id != 0 && id <= self.last_offer {
             return Ok(Taken::Stale);
         }
-        let offer = Offer::parse(sdp)?;
+        let mut offer = Offer::parse(sdp)?;
+        offer.keep(&self.local.codecs);
         self.check_continuity(&offer)?;
         self.last_offer = id;
         self.outstanding = [0; 2];
@@ -226,6 +239,7 @@ impl Negotiator {
             self.local_ice.pwd = random.word(24);
         }
         self.remote = Some((offer.ice, offer.fingerprint));
+        self.mixes_extensions = offer.mixes_extensions;
         let mut events = Vec::new();
         self.take_sections(offer.sections, &mut events);
         self.bind_by_kind(&mut events);
@@ -253,6 +267,7 @@ impl Negotiator {
             fingerprint: self.local.fingerprint,
             candidates: &self.local.candidates,
             cname: &self.cname,
+            mixes_extensions: self.mixes_extensions,
         };
         let sdp = answer::write(&shared, &self.sections);
         let mut mid_to_track_id = HashMap::new();
@@ -270,6 +285,7 @@ impl Negotiator {
         if self.dirty && self.remote.is_some() {
             self.apply(out);
         }
+        self.give_up_unsupported(out);
         self.demand(now, out);
     }
 
@@ -369,6 +385,7 @@ impl Negotiator {
         };
         section.role = Role::Receive { track: publication.track };
         section.opus_extra.clone_from(&publication.opus_extra);
+        section.preference = publication.preference;
         events.push(Action::Bound {
             track: publication.track,
             mid: section.offered.mid,
@@ -409,33 +426,21 @@ impl Negotiator {
             };
             let mut place = self.sections.iter_mut().find(again);
             if place.is_none() {
-                place = self.sections.iter_mut().find(|s| s.is_free(wanted.kind));
+                place = self.sections.iter_mut().find(|s| s.is_free(wanted.kind) && s.carries(wanted));
             }
             if let Some(section) = place {
-                section.attached = Some(Attached {
-                    track: wanted.track,
-                    sid: wanted.sid.clone(),
-                    publisher_sid: wanted.publisher_sid.clone(),
-                });
+                section.attached = Some(Attached::new(wanted));
                 events.push(Action::Attached { track: wanted.track, mid: section.offered.mid });
             }
         }
     }
 
-    /// What header extension identifiers mean on this transport. A bundle has one map (RFC 8843 §9): a packet's section is
-    /// not known before its extensions are read.
-    fn bundle_extensions(&self) -> ExtensionMap {
-        let mut bundle = ExtensionMap::default();
-        for section in self.sections.iter().filter(|section| section.media().is_some()) {
-            for uri in ExtensionUri::ALL {
-                if let (Some(id), None) = (section.offered.extensions.id(uri), bundle.id(uri))
-                    && bundle.uri(id).is_none()
-                {
-                    bundle.set(uri, id);
-                }
-            }
-        }
-        bundle
+    /// Gives up wanted tracks that nothing the client receives on can carry.
+    fn give_up_unsupported(&mut self, out: &mut Vec<Action>) {
+        let Self { wanted, sections, .. } = self;
+        let hopeless = |wanted: &Wanted| can_carry(sections, wanted) == Some(false);
+        out.extend(wanted.iter().filter(|w| hopeless(w)).map(|w| Action::Unsupported { track: w.track }));
+        wanted.retain(|wanted| !hopeless(wanted));
     }
 
     fn apply(&mut self, out: &mut Vec<Action>) -> u32 {
@@ -445,7 +450,7 @@ impl Negotiator {
         let is_muted = |track| {
             self.publications.iter().any(|publication| publication.track == track && publication.muted)
         };
-        let bundle = self.bundle_extensions();
+        let bundle = bundle_extensions(&self.sections);
         let data = self.sections.iter().any(|s| s.offered.usable && s.offered.kind == SectionKind::Data);
         let receive = self.sections.iter().filter_map(|section| match section.role {
             Role::Receive { track } => section.receive(is_muted(track), bundle),

@@ -37,6 +37,7 @@ use tokio::sync::{mpsc, oneshot};
 use crate::auth::Keys;
 use crate::config::Config;
 use crate::media::Media;
+use crate::negotiator::codec::Enabled;
 use crate::notices::Notices;
 use crate::telemetry::Telemetry;
 use actor::{Act, Actor, Input, Outgoing};
@@ -259,6 +260,7 @@ impl Rooms {
             limit: config.limit.clone(),
             keys: Keys::new(config.keys.clone()),
             extras: choice.extras.clone(),
+            codecs: Enabled::new(config.room.enabled_codecs.iter().map(|codec| codec.mime.as_str())),
         }
     }
 

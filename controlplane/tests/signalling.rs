@@ -64,7 +64,9 @@ async fn the_first_message_is_a_complete_join() {
     assert_eq!((join.ping_interval, join.ping_timeout), (5, 15));
     assert!(join.fast_publish && !join.subscriber_primary && !join.sif_trailer.is_empty());
     let codecs: Vec<&str> = join.enabled_publish_codecs.iter().map(|c| c.mime.as_str()).collect();
-    assert_eq!(codecs, ["video/VP8", "audio/opus"]);
+    let video = ["video/VP8", "video/H264", "video/VP9", "video/AV1", "video/H265"];
+    let audio = ["audio/PCMU", "audio/PCMA", "audio/opus", "audio/red"];
+    assert_eq!(codecs, [&video[..], &audio[..]].concat());
 }
 
 #[tokio::test]

@@ -2,6 +2,7 @@
 
 use bytes::Bytes;
 
+use crate::codec::Codec;
 use crate::id::{TrackId, TransportId};
 use crate::spec::DataChannel;
 
@@ -58,9 +59,10 @@ pub enum Event {
         transport: TransportId,
         reason: CloseReason,
     },
-    /// The first authentic RTP packet of a track arrived.
+    /// The first authentic RTP packet of a track arrived, in this codec.
     TrackLive {
         track: TrackId,
+        codec: Codec,
     },
     /// A data channel is open both ways.
     DataOpen {

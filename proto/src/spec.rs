@@ -2,6 +2,7 @@
 
 use std::net::SocketAddr;
 
+use crate::codec::Codec;
 use crate::id::{RoomId, TrackId, TransportId};
 
 /// ICE user name fragment and password (RFC 8839 §5.4).
@@ -32,29 +33,6 @@ pub struct Candidate {
 pub enum MediaKind {
     Audio,
     Video,
-}
-
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
-pub enum Codec {
-    Opus,
-    Vp8,
-}
-
-impl Codec {
-    /// RTP clock rate in hertz (RFC 7587 §4.1, RFC 7741 §6.1).
-    pub const fn clock_rate(self) -> u32 {
-        match self {
-            Self::Opus => 48_000,
-            Self::Vp8 => 90_000,
-        }
-    }
-
-    pub const fn kind(self) -> MediaKind {
-        match self {
-            Self::Opus => MediaKind::Audio,
-            Self::Vp8 => MediaKind::Video,
-        }
-    }
 }
 
 /// A short token of SDP held inline: mids and rids are compared on the packet path and must not allocate.
@@ -108,11 +86,26 @@ pub enum ExtensionUri {
     TransportCc,
     /// `http://www.webrtc.org/experiments/rtp-hdrext/abs-send-time`
     AbsSendTime,
+    /// `https://aomediacodec.github.io/av1-rtp-spec/#dependency-descriptor-rtp-header-extension`
+    DependencyDescriptor,
+    /// `http://www.webrtc.org/experiments/rtp-hdrext/playout-delay`
+    PlayoutDelay,
+    /// `http://www.webrtc.org/experiments/rtp-hdrext/abs-capture-time`
+    AbsCaptureTime,
 }
 
 impl ExtensionUri {
-    pub const ALL: [Self; 6] =
-        [Self::Mid, Self::Rid, Self::RepairedRid, Self::AudioLevel, Self::TransportCc, Self::AbsSendTime];
+    pub const ALL: [Self; 9] = [
+        Self::Mid,
+        Self::Rid,
+        Self::RepairedRid,
+        Self::AudioLevel,
+        Self::TransportCc,
+        Self::AbsSendTime,
+        Self::DependencyDescriptor,
+        Self::PlayoutDelay,
+        Self::AbsCaptureTime,
+    ];
 
     pub const fn as_str(self) -> &'static str {
         match self {
@@ -122,11 +115,17 @@ impl ExtensionUri {
             Self::AudioLevel => "urn:ietf:params:rtp-hdrext:ssrc-audio-level",
             Self::TransportCc => "http://www.ietf.org/id/draft-holmer-rmcat-transport-wide-cc-extensions-01",
             Self::AbsSendTime => "http://www.webrtc.org/experiments/rtp-hdrext/abs-send-time",
+            Self::DependencyDescriptor => {
+                "https://aomediacodec.github.io/av1-rtp-spec/#dependency-descriptor-rtp-header-extension"
+            }
+            Self::PlayoutDelay => "http://www.webrtc.org/experiments/rtp-hdrext/playout-delay",
+            Self::AbsCaptureTime => "http://www.webrtc.org/experiments/rtp-hdrext/abs-capture-time",
         }
     }
 }
 
-/// Identifier of a header extension element, 1 to 14 (one-byte form, RFC 8285 §4.2).
+/// Identifier of a header extension element: 1 to 14, and for the dependency descriptor, which may need the two-byte form,
+/// any other too (RFC 8285 §4.2, §4.3).
 pub type ExtensionId = u8;
 
 /// Negotiated extension identifiers of one section, both ways.
@@ -172,8 +171,10 @@ pub struct ReceiveSection {
     pub kind: MediaKind,
     /// The published track that arrives here.
     pub track: TrackId,
-    /// In the order of the answer; at most 16.
+    /// In the order of the answer; at most 32.
     pub payloads: Vec<PayloadMap>,
+    /// The publisher encrypts payloads end to end: nothing behind the clear descriptor may be read or changed.
+    pub encrypted: bool,
     pub extensions: ExtensionMap,
     /// Simulcast layers from the lowest to the highest resolution; empty without simulcast. At most 3.
     pub rids: Vec<Rid>,
@@ -191,7 +192,7 @@ pub struct SendSection {
     pub ssrc: u32,
     /// Set when a repair payload type was negotiated.
     pub rtx_ssrc: Option<u32>,
-    /// At most 16.
+    /// At most 32.
     pub payloads: Vec<PayloadMap>,
     pub extensions: ExtensionMap,
     /// The track attached to this line; its shard is in the identifier.

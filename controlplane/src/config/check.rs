@@ -1,8 +1,13 @@
 //! Refusing configurations: unknown keys with the nearest known one, and combinations that must not start.
 
+use auralink_proto::Encoding;
 use serde_json::Value;
 
-use super::{Config, DEV_KEY, Profile};
+use super::{CodecSpec, Config, DEV_KEY, Profile};
+use crate::negotiator::codec::encoding;
+
+/// LiveKit lists it among the codecs; here every video codec is repaired where a client can be.
+const RTX: &str = "video/rtx";
 
 /// Why a configuration was refused. All of these are the operator's to mend, and each is one line.
 #[derive(Debug, thiserror::Error)]
@@ -82,7 +87,7 @@ const IGNORED_NESTED: &[(&str, &[&str])] = &[
             "force_relay",
         ],
     ),
-    ("room", &["enabled_codecs", "playout_delay", "sync_streams", "max_metadata_size"]),
+    ("room", &["playout_delay", "sync_streams", "max_metadata_size"]),
     ("limit", &["num_tracks", "bytes_per_sec", "subscription_limit_video", "subscription_limit_audio"]),
     ("logging", &["pion_level", "sample"]),
 ];
@@ -152,6 +157,13 @@ pub(super) fn check(config: &Config) -> Result<(), ConfigError> {
     }
     if let Some(url) = config.webhook.urls.iter().find(|url| !is_http_url(url)) {
         return Err(ConfigError::WebhookUrl(url.clone()));
+    }
+    for CodecSpec { mime } in &config.room.enabled_codecs {
+        if encoding(mime).is_none() && !mime.eq_ignore_ascii_case(RTX) {
+            let known = Encoding::ALL.map(Encoding::mime).join(", ");
+            let message = format!("room.enabled_codecs: `{mime}` is none of {known}");
+            return Err(ConfigError::BadValue(message));
+        }
     }
     if config.bind_addresses.is_empty() {
         return Err(ConfigError::BadValue("bind_addresses: at least one address is needed".into()));

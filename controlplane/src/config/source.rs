@@ -214,6 +214,20 @@ mod tests {
     }
 
     #[test]
+    fn codecs_are_enabled_by_media_type_or_in_livekits_words() {
+        let yaml = "keys: {a: b}\nroom:\n  enabled_codecs:\n    - mime: audio/opus\n    - {mime: video/vp8, fmtp_line: ''}\n    - mime: video/rtx\n";
+        let toml = "keys = {a = 'b'}\nroom = {enabled_codecs = ['audio/opus', 'video/vp8', 'video/rtx']}";
+        let (yaml, toml) = (from_body(yaml).unwrap(), from_body(toml).unwrap());
+        assert_eq!(yaml.room.enabled_codecs, toml.room.enabled_codecs);
+        let names: Vec<&str> = toml.room.enabled_codecs.iter().map(|codec| codec.mime.as_str()).collect();
+        assert_eq!(names, ["audio/opus", "video/vp8", "video/rtx"]);
+        assert!(print(&toml).contains("\"video/vp8\""));
+        assert_eq!(from_body("keys: {a: b}").unwrap().room.enabled_codecs, []);
+        let error = from_body("keys: {a: b}\nroom: {enabled_codecs: [{mime: video/VP7}]}").unwrap_err();
+        assert!(error.to_string().starts_with("room.enabled_codecs: `video/VP7` is none of audio/opus, "));
+    }
+
+    #[test]
     fn livekits_other_sections_are_reported_not_refused() {
         let body = "keys: {a: b}\nredis: {address: x}\nrtc: {tcp_port: 7881}\n";
         let args = ServeArgs { config_body: Some(body.into()), ..ServeArgs::default() };

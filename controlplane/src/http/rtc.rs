@@ -43,9 +43,7 @@ impl IntoResponse for Refusal {
     fn into_response(self) -> Response {
         let status = match &self {
             Self::Auth(_) | Self::Metadata => StatusCode::UNAUTHORIZED,
-            Self::Request(_) | Self::NoIdentity | Self::NoRoom | Self::TooLong(..) => {
-                StatusCode::BAD_REQUEST
-            }
+            Self::Request(_) | Self::NoIdentity | Self::NoRoom | Self::TooLong(..) => StatusCode::BAD_REQUEST,
             Self::Room(RoomError::Absent) => StatusCode::NOT_FOUND,
             Self::Room(RoomError::TooMany | RoomError::Join(_)) => StatusCode::SERVICE_UNAVAILABLE,
         };

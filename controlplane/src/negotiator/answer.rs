@@ -2,8 +2,11 @@
 
 use std::fmt::{self, Write as _};
 
-use auralink_proto::{Candidate, ExtensionMap, ExtensionUri, Fingerprint, IceCredentials, MediaKind};
+use auralink_proto::{
+    Candidate, Encoding, ExtensionMap, ExtensionUri, Fingerprint, IceCredentials, MediaKind,
+};
 
+use super::codec;
 use super::offer::{OfferedPayload, OfferedSection, SectionKind};
 use super::slots::{Role, Section};
 
@@ -28,11 +31,20 @@ pub struct Shared<'a> {
     pub fingerprint: Fingerprint,
     pub candidates: &'a [Candidate],
     pub cname: &'a str,
+    /// One- and two-byte header extensions may come on one stream.
+    pub mixes_extensions: bool,
 }
 
 /// Extensions AuraLink writes towards a client.
-const SENT: &[ExtensionUri] =
-    &[ExtensionUri::Mid, ExtensionUri::AudioLevel, ExtensionUri::TransportCc, ExtensionUri::AbsSendTime];
+const SENT: &[ExtensionUri] = &[
+    ExtensionUri::Mid,
+    ExtensionUri::AudioLevel,
+    ExtensionUri::TransportCc,
+    ExtensionUri::AbsSendTime,
+    ExtensionUri::DependencyDescriptor,
+    ExtensionUri::PlayoutDelay,
+    ExtensionUri::AbsCaptureTime,
+];
 
 /// Of the extensions offered, those AuraLink will write on a section the client receives.
 pub fn sent_extensions(offered: &ExtensionMap) -> ExtensionMap {
@@ -47,7 +59,7 @@ pub fn sent_extensions(offered: &ExtensionMap) -> ExtensionMap {
 
 /// A description in the making. Each join makes everybody in the room negotiate anew, so lines are written into one text, not
 /// gathered from pieces: what comes from an offer holds no end of a line, since an offer with one in the middle is refused.
-struct Text(String);
+pub(super) struct Text(pub(super) String);
 
 impl Text {
     fn line(&mut self, line: fmt::Arguments<'_>) {
@@ -83,6 +95,9 @@ pub fn write(shared: &Shared<'_>, sections: &[Section]) -> String {
     let bundled = sections.iter().filter(|section| section.offered.usable);
     text.list("a=group:BUNDLE ", " ", bundled.map(|section| section.offered.mid.as_str()));
     line!(text, "a=ice-lite");
+    if shared.mixes_extensions {
+        line!(text, "a=extmap-allow-mixed");
+    }
     line!(text, "a=msid-semantic: WMS *");
     let transport = transport(shared);
     let mut candidates = shared.candidates;
@@ -107,8 +122,8 @@ fn section_line(section: &Section, text: &mut Text) {
     let _ = write!(text.0, "m={} {port} {} ", offered.media, offered.proto);
     match offered.kind {
         SectionKind::Media(_) if offered.usable => {
-            let pts = offered.payloads.iter().flat_map(|p| std::iter::once(p.map.pt).chain(p.map.rtx_pt));
-            text.list("", " ", pts);
+            let payloads = section.payloads().into_iter();
+            text.list("", " ", payloads.flat_map(|p| std::iter::once(p.map.pt).chain(p.map.rtx_pt)));
         }
         _ => line!(text, "{}", offered.fmt),
     }
@@ -158,7 +173,7 @@ fn body(shared: &Shared<'_>, section: &Section, text: &mut Text) {
             line!(text, "a=extmap:{id} {}", uri.as_str());
         }
     }
-    for payload in &offered.payloads {
+    for payload in section.payloads() {
         payload_lines(payload, kind, sends, section.opus_extra.as_str(), text);
     }
     match section.role {
@@ -183,8 +198,15 @@ fn body(shared: &Shared<'_>, section: &Section, text: &mut Text) {
     }
 }
 
-fn payload_lines(payload: &OfferedPayload, kind: MediaKind, sends: bool, opus_extra: &str, text: &mut Text) {
-    let pt = payload.map.pt;
+/// All that is said of one payload type, the same in an answer and in an offer of the server's own.
+pub(super) fn payload_lines(
+    payload: &OfferedPayload,
+    kind: MediaKind,
+    sends: bool,
+    opus_extra: &str,
+    text: &mut Text,
+) {
+    let (pt, encoding) = (payload.map.pt, payload.map.codec.encoding());
     if payload.map.transport_cc {
         line!(text, "a=rtcp-fb:{pt} transport-cc");
     }
@@ -200,29 +222,16 @@ fn payload_lines(payload: &OfferedPayload, kind: MediaKind, sends: bool, opus_ex
             line!(text, "a=rtcp-fb:{pt} nack pli");
         }
     }
-    match kind {
-        MediaKind::Audio => {
-            line!(text, "a=rtpmap:{pt} opus/48000/2");
-            line!(text, "a=fmtp:{pt} {}{opus_extra}", opus_parameters(&payload.fmtp));
-        }
-        MediaKind::Video => {
-            line!(text, "a=rtpmap:{pt} VP8/90000");
-            if let Some(rtx) = payload.map.rtx_pt {
-                line!(text, "a=rtpmap:{rtx} rtx/90000");
-                line!(text, "a=fmtp:{rtx} apt={pt}");
-            }
-        }
+    let (name, rate, channels) = (encoding.name(), encoding.clock_rate(), codec::channels(encoding));
+    line!(text, "a=rtpmap:{pt} {name}/{rate}{channels}");
+    let extra = if encoding == Encoding::Opus { opus_extra } else { "" };
+    if let Some(fmtp) = codec::fmtp(encoding, &payload.fmtp) {
+        line!(text, "a=fmtp:{pt} {fmtp}{extra}");
     }
-}
-
-/// The offered parameters that mean the same both ways (RFC 7587 §6.1); those of the sender's choosing are left out.
-fn opus_parameters(offered: &str) -> String {
-    let kept: Vec<&str> = offered
-        .split(';')
-        .map(str::trim)
-        .filter(|p| p.starts_with("minptime=") || p.starts_with("useinbandfec="))
-        .collect();
-    if kept.is_empty() { "useinbandfec=1".to_owned() } else { kept.join(";") }
+    if let Some(rtx) = payload.map.rtx_pt {
+        line!(text, "a=rtpmap:{rtx} rtx/90000");
+        line!(text, "a=fmtp:{rtx} apt={pt}");
+    }
 }
 
 fn simulcast_lines(offered: &OfferedSection, text: &mut Text) {

@@ -5,9 +5,11 @@
 use std::collections::HashSet;
 
 use auralink_proto::{
-    Codec, ExtensionMap, ExtensionUri, Fingerprint, IceCredentials, MediaKind, Mid, PayloadMap, Rid,
+    ExtensionMap, ExtensionUri, Fingerprint, IceCredentials, MediaKind, Mid, PayloadMap, Rid,
 };
 use sdp_types::{Attribute, Media, Session};
+
+use super::codec::{self, Enabled};
 
 /// Bytes of an offer.
 pub const OFFER_BYTES_MAX: usize = 512 << 10;
@@ -15,10 +17,10 @@ pub const OFFER_BYTES_MAX: usize = 512 << 10;
 pub const OFFER_LINES_MAX: usize = 10_000;
 /// Media sections of an offer.
 pub const SECTIONS_MAX: usize = 256;
-/// Payload types kept of one section.
-const PAYLOADS_MAX: usize = 16;
 /// Simulcast layers accepted of one section.
 pub const RIDS_MAX: usize = 3;
+/// Attribute that allows one- and two-byte header extensions side by side.
+const MIXED: &str = "extmap-allow-mixed";
 /// SSRCs kept of one section.
 const SSRCS_MAX: usize = 16;
 
@@ -106,6 +108,8 @@ pub struct Offer {
     pub ice: IceCredentials,
     pub fingerprint: Fingerprint,
     pub sections: Vec<OfferedSection>,
+    /// One- and two-byte header extensions may come on one stream (RFC 8285 §6).
+    pub mixes_extensions: bool,
 }
 
 impl Offer {
@@ -131,6 +135,15 @@ impl Offer {
         let session =
             Session::parse(sdp.as_bytes()).map_err(|error| OfferError::Syntax(error.to_string()))?;
         Self::read(&session)
+    }
+
+    /// Forgets payload types of codecs that are not enabled; a section left without any is rejected.
+    pub fn keep(&mut self, codecs: &Enabled) {
+        for section in &mut self.sections {
+            section.payloads.retain(|payload| codecs.admits(payload.map.codec.encoding()));
+            let is_empty = matches!(section.kind, SectionKind::Media(_)) && section.payloads.is_empty();
+            section.usable &= !is_empty;
+        }
     }
 
     fn read(session: &Session) -> Result<Self, OfferError> {
@@ -173,7 +186,8 @@ impl Offer {
             .chain(values(&session.attributes, "fingerprint"))
             .find_map(parse_fingerprint)
             .ok_or(OfferError::NoFingerprint)?;
-        Ok(Self { ice, fingerprint, sections })
+        let mixes_extensions = value(&session.attributes, MIXED).is_some();
+        Ok(Self { ice, fingerprint, sections, mixes_extensions })
     }
 }
 
@@ -212,7 +226,7 @@ fn read_section(
     };
     match kind {
         SectionKind::Media(kind) => {
-            section.payloads = payloads(media, kind);
+            section.payloads = codec::payloads(media, kind);
             section.extensions = extensions(attributes, &session.attributes);
             section.rids = rids(attributes);
             section.ssrcs = ssrcs(attributes);
@@ -228,7 +242,7 @@ fn read_section(
 }
 
 /// Values of every attribute of that name; an attribute without a value counts as an empty one.
-fn values<'a>(attributes: &'a [Attribute], name: &'a str) -> impl Iterator<Item = &'a str> {
+pub(super) fn values<'a>(attributes: &'a [Attribute], name: &'a str) -> impl Iterator<Item = &'a str> {
     attributes.iter().filter(move |a| a.attribute == name).map(|a| a.value.as_deref().unwrap_or(""))
 }
 
@@ -261,69 +275,22 @@ fn parse_fingerprint(text: &str) -> Option<Fingerprint> {
     parts.next().is_none().then_some(Fingerprint(bytes))
 }
 
-/// The payload types AuraLink forwards, each with the RTX type that repairs it.
-fn payloads(media: &Media, kind: MediaKind) -> Vec<OfferedPayload> {
-    let mut found: Vec<OfferedPayload> = Vec::new();
-    let mut repairs: Vec<u8> = Vec::new();
-    for rtpmap in values(&media.attributes, "rtpmap") {
-        let Some((pt, encoding)) = rtpmap.trim().split_once(' ') else { continue };
-        let Some(pt) = pt.parse::<u8>().ok().filter(|pt| *pt < 128) else { continue };
-        let encoding = encoding.trim().to_ascii_lowercase();
-        let codec = match (kind, encoding.as_str()) {
-            (MediaKind::Audio, "opus/48000/2") => Codec::Opus,
-            (MediaKind::Video, "vp8/90000") => Codec::Vp8,
-            (MediaKind::Video, "rtx/90000") => {
-                repairs.push(pt);
-                continue;
-            }
-            _ => continue,
-        };
-        if found.len() < PAYLOADS_MAX && found.iter().all(|payload| payload.map.pt != pt) {
-            let map = PayloadMap { pt, codec, rtx_pt: None, nack: false, pli: false, transport_cc: false };
-            found.push(OfferedPayload { map, fir: false, fmtp: String::new() });
-        }
-    }
-    for fmtp in values(&media.attributes, "fmtp") {
-        let Some((pt, parameters)) = fmtp.trim().split_once(' ') else { continue };
-        let Ok(pt) = pt.parse::<u8>() else { continue };
-        if let Some(payload) = found.iter_mut().find(|payload| payload.map.pt == pt) {
-            parameters.trim().clone_into(&mut payload.fmtp);
-        } else if repairs.contains(&pt) {
-            let apt = parameters.split(';').find_map(|p| p.trim().strip_prefix("apt="));
-            let apt = apt.and_then(|apt| apt.trim().parse::<u8>().ok());
-            if let Some(payload) = found.iter_mut().find(|payload| Some(payload.map.pt) == apt) {
-                payload.map.rtx_pt.get_or_insert(pt);
-            }
-        }
-    }
-    for feedback in values(&media.attributes, "rtcp-fb") {
-        let Some((pt, what)) = feedback.trim().split_once(' ') else { continue };
-        for payload in &mut found {
-            if pt != "*" && pt.parse() != Ok(payload.map.pt) {
-                continue;
-            }
-            match what.trim() {
-                "nack" => payload.map.nack = true,
-                "nack pli" => payload.map.pli = true,
-                "ccm fir" => payload.fir = true,
-                "transport-cc" => payload.map.transport_cc = true,
-                _ => {}
-            }
-        }
-    }
-    found
-}
-
-/// Header extensions understood, with the client's identifiers (RFC 8285 §5). Identifiers of the two-byte form are left out.
+/// Header extensions understood, with the client's identifiers (RFC 8285 §5). A dependency descriptor may be longer than the
+/// one-byte form takes: it counts only where both forms may be mixed, and there its identifier too may be one of the longer
+/// form.
 fn extensions(section: &[Attribute], session: &[Attribute]) -> ExtensionMap {
+    let mixed = value(section, MIXED).or(value(session, MIXED)).is_some();
     let mut map = ExtensionMap::default();
     for extmap in values(section, "extmap").chain(values(session, "extmap")) {
         let mut words = extmap.split_whitespace();
         let (Some(id), Some(uri)) = (words.next(), words.next()) else { continue };
-        let id = id.split('/').next().and_then(|id| id.parse::<u8>().ok());
-        let Some(id) = id.filter(|id| (1..=14).contains(id)) else { continue };
+        let Some(id) = id.split('/').next().and_then(|id| id.parse::<u8>().ok()) else { continue };
         let Some(uri) = ExtensionUri::ALL.into_iter().find(|known| known.as_str() == uri) else { continue };
-        if map.id(uri).is_none() && map.uri(id).is_none() {
+        let admitted = match uri {
+            ExtensionUri::DependencyDescriptor => mixed && id != 0,
+            _ => (1..=14).contains(&id),
+        };
+        if admitted && map.id(uri).is_none() && map.uri(id).is_none() {
             map.set(uri, id);
         }
     }

@@ -8,25 +8,29 @@ use std::collections::{HashMap, HashSet};
 use std::time::{Duration, Instant};
 
 use auralink_proto::{
-    Codec, DataChannels, DtlsRole, ExtensionMap, ExtensionUri, Fingerprint, IceCredentials, MediaKind, Mid,
-    PayloadMap, TrackId, TransportSpec,
+    DataChannels, DtlsRole, ExtensionMap, ExtensionUri, Fingerprint, IceCredentials, MediaKind, Mid, TrackId,
+    TransportSpec,
 };
 
 use super::answer::{self, Form};
-use super::offer::{Direction, Offer, OfferError, OfferedPayload, OfferedSection, SECTIONS_MAX, SectionKind};
+use super::catalogue;
+use super::offer::{Direction, Offer, OfferError, OfferedSection, SECTIONS_MAX, SectionKind};
 use super::pace::Pace;
-use super::slots::{Attached, Role, Section, Ssrcs};
+use super::slots::{Attached, Role, Section, Ssrcs, can_carry};
 use super::{Action, Local, Random, Taken, Wanted};
 
 /// How long a client may take to answer.
 const ANSWER_PATIENCE: Duration = Duration::from_secs(15);
 
 /// Our numbers for header extensions, the same in every section (RFC 8843 §9).
-const EXTENSIONS: [(ExtensionUri, u8); 4] = [
+const EXTENSIONS: [(ExtensionUri, u8); 7] = [
     (ExtensionUri::AudioLevel, 1),
     (ExtensionUri::AbsSendTime, 2),
     (ExtensionUri::TransportCc, 3),
     (ExtensionUri::Mid, 4),
+    (ExtensionUri::PlayoutDelay, 5),
+    (ExtensionUri::AbsCaptureTime, 6),
+    (ExtensionUri::DependencyDescriptor, 7),
 ];
 
 /// The state machine.
@@ -124,7 +128,8 @@ impl Offerer {
         // Clients of old protocols repeat no identifier.
         let current = id == 0 || id == self.offered;
         let Some((_, told)) = self.pending.as_ref().filter(|_| current) else { return Ok(Taken::Stale) };
-        let answer = Offer::parse(sdp)?;
+        let mut answer = Offer::parse(sdp)?;
+        answer.keep(&self.local.codecs);
         if answer.sections.len() != told.len() {
             return Err(OfferError::SectionChanged(answer.sections.len().min(told.len())));
         }
@@ -148,6 +153,14 @@ impl Offerer {
             {
                 events.push(Action::Attached { track, mid: section.offered.mid });
             }
+        }
+        // What the client has shown that it cannot decode is wanted no longer.
+        let Self { wanted, sections, .. } = self;
+        let lacks = |wanted: &Wanted| can_carry(sections, wanted) == Some(false);
+        let lacking: Vec<TrackId> = wanted.iter().filter(|w| lacks(w)).map(|w| w.track).collect();
+        for track in lacking {
+            self.unwant(track);
+            events.push(Action::Unsupported { track });
         }
         self.apply(out);
         out.append(&mut events);
@@ -178,7 +191,7 @@ impl Offerer {
     /// Wanted tracks without a section for which there is one or may be one.
     fn waiting(&self) -> impl Iterator<Item = &Wanted> {
         self.wanted.iter().filter(|wanted| {
-            let free = |s: &Section| s.is_free(wanted.kind);
+            let free = |s: &Section| s.is_free(wanted.kind) && s.carries(wanted);
             // A client that refused a section of this kind would refuse another.
             let refused =
                 |s: &Section| s.offered.kind == SectionKind::Media(wanted.kind) && !s.offered.usable;
@@ -192,19 +205,16 @@ impl Offerer {
         self.forced = false;
         let waiting: Vec<Wanted> = self.waiting().cloned().collect();
         for wanted in waiting {
-            let place = self.sections.iter().position(|s| s.is_free(wanted.kind));
+            let place = self.sections.iter().position(|s| s.is_free(wanted.kind) && s.carries(&wanted));
             let place = place.unwrap_or_else(|| self.add_section(wanted.kind, random));
             if let Some(section) = self.sections.get_mut(place) {
-                section.attached = Some(Attached {
-                    track: wanted.track,
-                    sid: wanted.sid,
-                    publisher_sid: wanted.publisher_sid,
-                });
+                section.attached = Some(Attached::new(&wanted));
             }
         }
         self.offered += 1;
         let shared = answer::Shared {
             form: Form::Offer,
+            mixes_extensions: true,
             session_id: self.session_id,
             version: self.offered,
             ice: &self.local_ice,
@@ -229,13 +239,42 @@ impl Offerer {
         let place = self.sections.len();
         let mid = place.to_string();
         if let Some(mid) = Mid::new(mid.as_bytes()).filter(|_| place < SECTIONS_MAX) {
-            let mut section = Section::new(media_section(kind, mid));
+            let mut section = Section::new(self.media_section(kind, mid));
             section.role = Role::Send;
             let rtx = (kind == MediaKind::Video).then(|| self.mint(random));
             section.ssrcs = Some(Ssrcs { primary: self.mint(random), rtx });
             self.sections.push(section);
         }
         place
+    }
+
+    /// A section as a client would ask for it that can do everything we can.
+    fn media_section(&self, kind: MediaKind, mid: Mid) -> OfferedSection {
+        let mut extensions = ExtensionMap::default();
+        for (uri, id) in EXTENSIONS {
+            let fits = match uri {
+                ExtensionUri::AudioLevel => kind == MediaKind::Audio,
+                ExtensionUri::DependencyDescriptor | ExtensionUri::PlayoutDelay => kind == MediaKind::Video,
+                _ => true,
+            };
+            if fits {
+                extensions.set(uri, id);
+            }
+        }
+        OfferedSection {
+            mid,
+            kind: SectionKind::Media(kind),
+            media: if kind == MediaKind::Audio { "audio" } else { "video" }.into(),
+            proto: "UDP/TLS/RTP/SAVPF".into(),
+            fmt: String::new(),
+            direction: Direction::RecvOnly,
+            usable: true,
+            payloads: catalogue::payloads(kind, &self.local.codecs),
+            extensions,
+            rids: Vec::new(),
+            ssrcs: Vec::new(),
+            msid_track: None,
+        }
     }
 
     fn mint(&mut self, random: &mut dyn Random) -> u32 {
@@ -288,44 +327,6 @@ fn data_section() -> OfferedSection {
         ssrcs: Vec::new(),
         msid_track: None,
     }
-}
-
-/// A section as a client would ask for it that can do everything we can.
-fn media_section(kind: MediaKind, mid: Mid) -> OfferedSection {
-    let mut extensions = ExtensionMap::default();
-    for (uri, id) in EXTENSIONS {
-        if uri != ExtensionUri::AudioLevel || kind == MediaKind::Audio {
-            extensions.set(uri, id);
-        }
-    }
-    OfferedSection {
-        mid,
-        kind: SectionKind::Media(kind),
-        media: if kind == MediaKind::Audio { "audio" } else { "video" }.into(),
-        proto: "UDP/TLS/RTP/SAVPF".into(),
-        fmt: String::new(),
-        direction: Direction::RecvOnly,
-        usable: true,
-        payloads: payloads(kind),
-        extensions,
-        rids: Vec::new(),
-        ssrcs: Vec::new(),
-        msid_track: None,
-    }
-}
-
-fn payloads(kind: MediaKind) -> Vec<OfferedPayload> {
-    let audio = kind == MediaKind::Audio;
-    let map = PayloadMap {
-        pt: if audio { 111 } else { 96 },
-        codec: if audio { Codec::Opus } else { Codec::Vp8 },
-        rtx_pt: (!audio).then_some(97),
-        nack: !audio,
-        pli: !audio,
-        transport_cc: true,
-    };
-    let fmtp = if audio { "minptime=10;useinbandfec=1" } else { "" };
-    vec![OfferedPayload { map, fir: !audio, fmtp: fmtp.into() }]
 }
 
 #[cfg(test)]

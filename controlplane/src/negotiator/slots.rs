@@ -4,10 +4,12 @@
 //! names a departed track in the client's description must be answered `inactive` once before another track may use it,
 //! since native clients announce a track only when a section starts to receive.
 
-use auralink_proto::{ExtensionMap, MediaKind, ReceiveSection, SendSection, TrackId};
+use auralink_proto::{ExtensionMap, ExtensionUri, MediaKind, ReceiveSection, SendSection, TrackId};
 
+use super::Wanted;
 use super::answer::sent_extensions;
-use super::offer::{Direction, OfferedSection, SectionKind};
+use super::codec::Preference;
+use super::offer::{Direction, OfferedPayload, OfferedSection, SectionKind};
 
 /// What a section is for, from the server's side.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -30,6 +32,12 @@ pub struct Attached {
     pub publisher_sid: String,
 }
 
+impl Attached {
+    pub fn new(wanted: &Wanted) -> Self {
+        Self { track: wanted.track, sid: wanted.sid.clone(), publisher_sid: wanted.publisher_sid.clone() }
+    }
+}
+
 /// SSRCs AuraLink sends with on one section.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Ssrcs {
@@ -49,6 +57,8 @@ pub struct Section {
     pub ssrcs: Option<Ssrcs>,
     /// Opus parameters asked of a publisher, beginning with `;` when not empty.
     pub opus_extra: String,
+    /// What a publisher announced of its codec.
+    pub preference: Preference,
 }
 
 impl Section {
@@ -61,6 +71,7 @@ impl Section {
             answered: None,
             ssrcs: None,
             opus_extra: String::new(),
+            preference: Preference::default(),
         }
     }
 
@@ -90,6 +101,20 @@ impl Section {
             && self.answered.is_none()
     }
 
+    /// Payload types in the order of the answer: where the client sends, that says what it shall send.
+    pub fn payloads(&self) -> Vec<&OfferedPayload> {
+        match self.role {
+            Role::Receive { .. } => self.preference.arrange(&self.offered.payloads),
+            Role::Send | Role::Idle => self.offered.payloads.iter().collect(),
+        }
+    }
+
+    /// Whether the client can receive a track of that codec here.
+    pub fn carries(&self, wanted: &Wanted) -> bool {
+        let offered = self.offered.payloads.iter().map(|payload| &payload.map);
+        wanted.codec.is_receivable(wanted.encrypted, offered)
+    }
+
     /// Whether the client's description names another track than passes now.
     pub fn is_stale(&self) -> bool {
         self.answered != self.attached.as_ref().map(|attached| attached.track)
@@ -102,7 +127,8 @@ impl Section {
             mid: self.offered.mid,
             kind: self.media()?,
             track,
-            payloads: self.offered.payloads.iter().map(|payload| payload.map).collect(),
+            payloads: self.payloads().into_iter().map(|payload| payload.map).collect(),
+            encrypted: self.preference.encrypted,
             extensions,
             rids: self.offered.rids.clone(),
             ssrcs: self.offered.ssrcs.clone(),
@@ -129,4 +155,28 @@ impl Section {
             track: self.attached.as_ref().map(|attached| attached.track),
         })
     }
+}
+
+/// Whether any section the client receives on can carry a track; unknown without such a section.
+pub fn can_carry(sections: &[Section], wanted: &Wanted) -> Option<bool> {
+    let receiving = |s: &&Section| s.role == Role::Send && s.media() == Some(wanted.kind);
+    let mut receiving = sections.iter().filter(receiving).peekable();
+    receiving.peek()?;
+    Some(receiving.any(|section| section.carries(wanted)))
+}
+
+/// What header extension identifiers mean on a transport. A bundle has one map (RFC 8843 §9): a packet's section is not known
+/// before its extensions are read.
+pub fn bundle_extensions(sections: &[Section]) -> ExtensionMap {
+    let mut bundle = ExtensionMap::default();
+    for section in sections.iter().filter(|section| section.media().is_some()) {
+        for uri in ExtensionUri::ALL {
+            if let (Some(id), None) = (section.offered.extensions.id(uri), bundle.id(uri))
+                && bundle.uri(id).is_none()
+            {
+                bundle.set(uri, id);
+            }
+        }
+    }
+    bundle
 }

@@ -3,12 +3,14 @@
 use std::sync::atomic::Ordering;
 
 use auralink_livekit::{
-    Codec, DisconnectReason, JoinResponse, ServerInfo, leave_request, participant_info, server_info,
-    signal_response,
+    ClientInfo, Codec, DisconnectReason, JoinResponse, ServerInfo, leave_request, participant_info,
+    server_info, signal_response,
 };
+use auralink_proto::Encoding;
 
 use super::participant::{Downlink, JoinParams, Participant, ParticipantKey};
 use super::room::{Output, Room, Turn};
+use crate::negotiator::codec::Enabled;
 use crate::negotiator::offerer::Offerer;
 use crate::negotiator::{Local, Negotiator};
 use crate::telemetry::count;
@@ -32,9 +34,17 @@ pub enum JoinError {
     Ended,
 }
 
-/// Codecs a client may publish, as told on joining.
-pub fn publish_codecs() -> Vec<Codec> {
-    ["video/VP8", "audio/opus"].map(|mime| Codec { mime: mime.into(), fmtp_line: String::new() }).into()
+/// Codecs a room admits, as clients are told.
+pub fn told_codecs(enabled: &Enabled) -> Vec<Codec> {
+    let told = |encoding: Encoding| Codec { mime: encoding.mime().into(), fmtp_line: String::new() };
+    enabled.told().into_iter().map(told).collect()
+}
+
+/// Codecs negotiated with one client. Firefox and Safari do worse with redundant audio than without.
+fn codecs_for(enabled: &Enabled, client: &ClientInfo) -> Enabled {
+    let lacks_red = ["firefox", "safari"].iter().any(|name| client.browser.eq_ignore_ascii_case(name));
+    let enabled = enabled.clone();
+    if lacks_red { enabled.without(Encoding::Red) } else { enabled }
 }
 
 /// What clients are told of this server.
@@ -106,11 +116,11 @@ impl Room {
         params: JoinParams,
         turn: &mut Turn<'_>,
     ) -> Participant {
-        let local = self.new_transport(turn);
+        let local = self.new_transport(&params.client, turn);
         let transport = local.transport;
         let downlink = params.dual.then(|| {
             // Both on one shard.
-            let local = self.new_transport(turn);
+            let local = self.new_transport(&params.client, turn);
             Downlink {
                 transport: local.transport,
                 negotiator: Offerer::new(local, params.grant.may_subscribe(), turn.mint),
@@ -154,13 +164,14 @@ impl Room {
         }
     }
 
-    fn new_transport(&self, turn: &mut Turn<'_>) -> Local {
+    fn new_transport(&self, client: &ClientInfo, turn: &mut Turn<'_>) -> Local {
         let transport = turn.mint.transport(self.params.id, self.ordinal);
         Local {
             transport,
             room: self.params.id,
             fingerprint: turn.mint.fingerprint(),
             candidates: turn.mint.candidates(transport.shard()),
+            codecs: codecs_for(&self.params.codecs, client),
         }
     }
 
@@ -183,7 +194,7 @@ impl Room {
             ping_interval: PING_INTERVAL_S,
             server_info: Some(server),
             sif_trailer: self.sif_trailer.clone(),
-            enabled_publish_codecs: publish_codecs(),
+            enabled_publish_codecs: told_codecs(&self.params.codecs),
             fast_publish: participant.grant.may_publish(),
             ..JoinResponse::default()
         };

@@ -6,12 +6,12 @@ use auralink_livekit::{
     signal_response,
 };
 use auralink_livekit::{DisconnectReason, request_response::Reason};
-use auralink_proto::{Command, MediaKind, Mid, TrackId};
+use auralink_proto::{Codec, Command, MediaKind, Mid, TrackId};
 
 use super::notices::Happened;
 use super::participant::ParticipantKey;
 use super::room::{Output, Room, Turn, kind_name};
-use super::track::{Track, intent, media_kind, opus_extra, sid_prefix, track_info};
+use super::track::{Track, intent, media_kind, opus_extra, preference, sid_prefix, track_info};
 use crate::negotiator::{Publication, Taken};
 use crate::telemetry::count;
 
@@ -108,13 +108,16 @@ impl Room {
         let mut cids = vec![request.cid.clone()];
         cids.extend(request.simulcast_codecs.iter().map(|codec| codec.cid.clone()));
         let opus_extra = if kind == MediaKind::Audio { opus_extra(&info) } else { String::new() };
-        participant.negotiator.publish(Publication { track: id, kind, cids, muted: info.muted, opus_extra });
+        let preference = preference(kind, &request);
+        let muted = info.muted;
+        participant.negotiator.publish(Publication { track: id, kind, cids, muted, opus_extra, preference });
         tracing::debug!(room = %self.params.name, participant = %participant.sid, track = %info.sid,
             kind = kind_name(kind), "track announced");
         let track = Track {
             id,
             kind,
             info: info.clone(),
+            codec: None,
             live: false,
             layers: 1,
             subscribed: false,
@@ -128,7 +131,7 @@ impl Room {
     }
 
     /// First media of a track: from now on others see it and may receive it.
-    pub(super) fn track_live(&mut self, id: TrackId, turn: &mut Turn<'_>) {
+    pub(super) fn track_live(&mut self, id: TrackId, codec: Codec, turn: &mut Turn<'_>) {
         let key = self.participants.values().find(|p| p.tracks.iter().any(|t| t.id == id)).map(|p| p.key);
         let Some(key) = key else { return };
         let participant = self.participants.get_mut(&key);
@@ -137,7 +140,9 @@ impl Room {
             return;
         };
         track.live = true;
-        tracing::debug!(room = %self.params.name, track = %track.info.sid, "track live");
+        track.set_codec(codec);
+        let mime = track.info.mime_type.as_str();
+        tracing::debug!(room = %self.params.name, track = %track.info.sid, mime, "track live");
         let published = track.info.clone();
         if let Some(publisher) = self.participants.get(&key).map(|p| p.info()) {
             self.notice(Happened::Published(publisher, published), turn);

@@ -11,7 +11,8 @@ use auralink_livekit::{
     RoomUpdate, SignalResponse, leave_request, participant_info, signal_response,
 };
 use auralink_proto::{
-    Candidate, Command, DataChannel, Event, Fingerprint, MediaKind, Mid, RoomId, ShardId, TrackId, TransportId,
+    Candidate, Command, DataChannel, Event, Fingerprint, MediaKind, Mid, RoomId, ShardId, TrackId,
+    TransportId,
 };
 
 use super::RoomExtras;
@@ -21,6 +22,7 @@ use super::notices::{Happened, Notice};
 use super::participant::{Participant, ParticipantKey};
 use crate::auth::Keys;
 use crate::config::Limit;
+use crate::negotiator::codec::Enabled;
 use crate::negotiator::{Action, Random};
 use crate::telemetry::{Telemetry, count};
 
@@ -106,6 +108,7 @@ pub struct RoomParams {
     /// The first signs fresh tokens.
     pub keys: Keys,
     pub extras: RoomExtras,
+    pub codecs: Enabled,
 }
 
 /// A room.
@@ -172,7 +175,7 @@ impl Room {
             max_participants: self.params.max_participants,
             creation_time: self.params.created_unix_ms / 1_000,
             creation_time_ms: self.params.created_unix_ms,
-            enabled_codecs: super::join::publish_codecs(),
+            enabled_codecs: super::join::told_codecs(&self.params.codecs),
             metadata: self.params.metadata.clone(),
             num_participants: visible.count() as u32,
             num_publishers: publishers as u32,
@@ -211,7 +214,7 @@ impl Room {
                 tracing::debug!(room = %self.params.name, %transport, ?reason, "transport closed");
                 self.transport_closed(transport, reason, turn);
             }
-            Event::TrackLive { track } => self.track_live(track, turn),
+            Event::TrackLive { track, codec } => self.track_live(track, codec, turn),
             Event::Data { transport, channel, payload } => {
                 if channel == DataChannel::Track || !self.take_rpc_answer(transport, &payload) {
                     self.route_data(transport, channel, &payload, turn);
@@ -424,6 +427,7 @@ impl Room {
                 Action::Bound { track, mid, layers } => self.track_bound(key, track, mid, layers),
                 Action::Unbound { track } => self.drop_track(key, track, turn),
                 Action::Attached { track, mid } => self.track_attached(key, track, mid, turn),
+                Action::Unsupported { track } => self.track_unsupported(key, track, turn),
             }
         }
     }

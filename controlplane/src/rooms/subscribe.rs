@@ -1,8 +1,8 @@
 //! Subscribing: who receives which track, in what quality, and who may.
 
 use auralink_livekit::{
-    SubscriptionPermission, SubscriptionPermissionUpdate, UpdateSubscription, UpdateTrackSettings,
-    signal_response,
+    SubscriptionError, SubscriptionPermission, SubscriptionPermissionUpdate, SubscriptionResponse,
+    UpdateSubscription, UpdateTrackSettings, signal_response,
 };
 use auralink_proto::{Command, TrackId};
 
@@ -21,6 +21,7 @@ impl Room {
     fn reconcile(&mut self, subscriber: ParticipantKey, id: TrackId) {
         let Some((publisher, track)) = self.find_track(id) else { return };
         let Some(receiver) = self.participants.get(&subscriber) else { return };
+        let Some(codec) = track.codec else { return };
         let wants = publisher.key != subscriber
             && track.live
             && receiver.wishes(&track.info.sid)
@@ -33,6 +34,8 @@ impl Room {
         let wanted = Wanted {
             track: id,
             kind: track.kind,
+            codec,
+            encrypted: track.is_encrypted(),
             sid: track.info.sid.clone(),
             publisher_sid: publisher.sid.clone(),
         };
@@ -45,6 +48,15 @@ impl Room {
             self.touched.insert(subscriber);
         }
         self.demand_changed(id);
+    }
+
+    /// The client has no codec for a track it would have received: it is told, and may not expect media.
+    pub(super) fn track_unsupported(&self, key: ParticipantKey, id: TrackId, turn: &mut Turn<'_>) {
+        let Some((_, track)) = self.find_track(id) else { return };
+        tracing::debug!(room = %self.params.name, track = %track.info.sid, "a subscriber lacks the codec");
+        let err = SubscriptionError::SeCodecUnsupported.into();
+        let response = SubscriptionResponse { track_sid: track.info.sid.clone(), err };
+        turn.signal(key, signal_response::Message::SubscriptionResponse(response));
     }
 
     fn live_tracks(&self) -> Vec<TrackId> {

@@ -10,12 +10,12 @@ use auralink_livekit::prost::Message as _;
 use auralink_livekit::signal_request::Message as Ask;
 use auralink_livekit::signal_response::Message as Told;
 use auralink_livekit::{
-    AddTrackRequest, ConnectionSettings, DataPacket, DisconnectReason, ParticipantInfo, SessionDescription,
-    SignalRequest, SubscriptionPermission, UpdateParticipantMetadata, UpdateSubscription,
-    UpdateTrackSettings, UserPacket, data_packet, leave_request, participant_info,
+    AddTrackRequest, ClientInfo, ConnectionSettings, DataPacket, DisconnectReason, ParticipantInfo,
+    SessionDescription, SignalRequest, SubscriptionError, SubscriptionPermission, UpdateParticipantMetadata,
+    UpdateSubscription, UpdateTrackSettings, UserPacket, data_packet, leave_request, participant_info,
 };
 use auralink_proto::{
-    Candidate, CloseReason, Command, DataChannel, Event, Fingerprint, Intent, Level, RoomId, ShardId,
+    Candidate, CloseReason, Codec, Command, DataChannel, Event, Fingerprint, Intent, Level, RoomId, ShardId,
     TrackId, TransportId,
 };
 use bytes::Bytes;
@@ -28,6 +28,7 @@ use super::room::{Mint, Output, Room, RoomParams, Turn};
 use crate::auth::{Keys, VideoGrant};
 use crate::config::Limit;
 use crate::negotiator::Random;
+use crate::negotiator::codec::Enabled;
 use crate::telemetry::Telemetry;
 
 mod coming_back;
@@ -130,6 +131,7 @@ impl Stage {
             limit: Limit::default(),
             keys: Keys::new([("key".to_owned(), "secret".to_owned())].into()),
             extras: Default::default(),
+            codecs: Enabled::default(),
         };
         let room = Room::new(
             params,
@@ -240,7 +242,7 @@ impl Stage {
         self.ask(key, Ask::AddTrack(AddTrackRequest { cid: cid.clone(), ..AddTrackRequest::default() }));
         self.ask(key, Ask::Offer(offer(2, 2, &[&cid])));
         let track = self.room.participants[&key].tracks.last().unwrap().id;
-        self.event(Event::TrackLive { track });
+        self.event(Event::TrackLive { track, codec: Codec::Opus });
         (self.room.participants[&key].tracks.last().unwrap().info.sid.clone(), track)
     }
 
@@ -312,12 +314,82 @@ fn a_track_is_seen_once_it_is_live_and_received_after_the_next_offer() {
     stage.ask(alice, Ask::Offer(offer(2, 2, &["c"])));
     assert_eq!(stage.news(bob, "alice"), None, "nothing is seen before media");
     let track = stage.room.participants[&alice].tracks[0].id;
-    stage.event(Event::TrackLive { track });
+    stage.event(Event::TrackLive { track, codec: Codec::Opus });
     assert_eq!(stage.news(bob, "alice").unwrap().tracks.len(), 1);
     assert!(stage.demanded(bob) && !stage.demanded(alice));
     stage.ask(bob, Ask::Offer(offer(2, 2, &[])));
     assert_eq!(stage.passed(bob), [track]);
     assert!(stage.told(alice).iter().any(|told| matches!(told, Told::TrackSubscribed(_))));
+}
+
+#[test]
+fn a_client_without_the_codec_is_told_so_and_gets_no_media() {
+    let mut stage = Stage::new();
+    let alice = stage.join("alice");
+    let narrow = |id| {
+        let sdp = offer(id, 2, &[]).sdp.replace("opus/48000/2", "PCMU/8000");
+        SessionDescription { r#type: "offer".into(), sdp, id, ..SessionDescription::default() }
+    };
+    let settings = ConnectionSettings { auto_subscribe: true, ..ConnectionSettings::default() };
+    let params =
+        JoinParams { identity: "bob".into(), settings, offer: Some(narrow(1)), ..JoinParams::default() };
+    let bob = stage.try_join(params).unwrap();
+    let (sid, track) = stage.publish(alice);
+    let errors = |stage: &Stage| {
+        let told = stage.told(bob).into_iter().filter_map(|told| match told {
+            Told::SubscriptionResponse(response) => Some((response.track_sid.clone(), response.err)),
+            _ => None,
+        });
+        told.collect::<Vec<_>>()
+    };
+    assert_eq!(errors(&stage), [(sid.clone(), SubscriptionError::SeCodecUnsupported.into())]);
+    assert_eq!((stage.passed(bob), stage.demanded(bob)), (vec![], false));
+    stage.forget();
+    stage.ask(bob, Ask::Offer(narrow(2)));
+    assert_eq!(errors(&stage), [], "it is said once");
+    // Who asks for it again is told again, and gets it once it can.
+    let update = UpdateSubscription { track_sids: vec![sid], subscribe: true, ..Default::default() };
+    stage.ask(bob, Ask::Subscription(update.clone()));
+    assert_eq!(errors(&stage).len(), 1);
+    stage.ask(bob, Ask::Offer(offer(3, 2, &[])));
+    stage.ask(bob, Ask::Subscription(update));
+    stage.ask(bob, Ask::Offer(offer(4, 2, &[])));
+    assert_eq!(stage.passed(bob), [track]);
+}
+
+#[test]
+fn a_tracks_codec_is_what_its_media_turns_out_to_be() {
+    let mut stage = Stage::new();
+    let (alice, bob) = (stage.join("alice"), stage.join("bob"));
+    stage.ask(alice, Ask::AddTrack(AddTrackRequest { cid: "c".into(), ..AddTrackRequest::default() }));
+    stage.ask(alice, Ask::Offer(offer(2, 2, &["c"])));
+    let track = stage.room.participants[&alice].tracks[0].id;
+    stage.event(Event::TrackLive { track, codec: Codec::Red });
+    let info = stage.news(bob, "alice").unwrap().tracks.remove(0);
+    assert_eq!((info.mime_type.as_str(), info.codecs[0].mime_type.as_str()), ("audio/red", "audio/red"));
+    // Whoever knows only what is inside receives it all the same.
+    assert!(stage.demanded(bob));
+}
+
+#[test]
+fn firefox_and_safari_negotiate_no_redundant_audio() {
+    for (browser, payloads) in [("Firefox", 1), ("safari", 1), ("Chrome", 2)] {
+        let mut stage = Stage::new();
+        let sdp = offer(1, 1, &[]).sdp.replace("SAVPF 111", "SAVPF 111 63").replace(
+            "a=fmtp:111 minptime=10\r\n",
+            "a=fmtp:111 minptime=10\r\na=rtpmap:63 red/48000/2\r\na=fmtp:63 111/111\r\n",
+        );
+        let offer =
+            SessionDescription { r#type: "offer".into(), sdp, id: 1, ..SessionDescription::default() };
+        let client = ClientInfo { browser: browser.into(), ..ClientInfo::default() };
+        let params = JoinParams { identity: "a".into(), client, offer: Some(offer), ..JoinParams::default() };
+        stage.try_join(params).unwrap();
+        let spec = stage.commands.iter().find_map(|command| match command {
+            Command::ApplyTransport(spec) => Some(spec),
+            _ => None,
+        });
+        assert_eq!(spec.unwrap().send[0].payloads.len(), payloads, "{browser}");
+    }
 }
 
 #[test]
@@ -709,7 +781,7 @@ fn happen(stage: &mut Stage, keys: &mut Vec<ParticipantKey>, what: u8, whom: usi
         2 => stage.ask(key, Ask::AddTrack(AddTrackRequest { cid: format!("c{how}"), ..Default::default() })),
         3 => stage.ask(key, Ask::Offer(offer(0, 2, &["c0", "c1", "c2"][..how % 4]))),
         4 => stage.ask(key, Ask::Offer(offer(0, 2, &["c0", "", "c2"]))),
-        5 => stage.event(Event::TrackLive { track }),
+        5 => stage.event(Event::TrackLive { track, codec: Codec::Opus }),
         6 => {
             let update = UpdateSubscription {
                 track_sids: vec![sid],

@@ -1,10 +1,16 @@
 //! A published track: what others see of it, and which simulcast layer a wish amounts to.
 
 use auralink_livekit::{
-    AddTrackRequest, AudioTrackFeature, SimulcastCodecInfo, SubscriptionPermission, TrackInfo, TrackSource,
-    TrackType, UpdateTrackSettings, VideoLayer, VideoQuality, video_layer,
+    AddTrackRequest, AudioTrackFeature, SimulcastCodec, SimulcastCodecInfo, SubscriptionPermission,
+    TrackInfo, TrackSource, TrackType, UpdateTrackSettings, VideoLayer, VideoQuality, encryption,
+    video_layer,
 };
-use auralink_proto::{Intent, MediaKind, TrackId};
+use auralink_proto::{Codec, Encoding, Intent, MediaKind, TrackId};
+
+use crate::negotiator::codec::{Preference, encoding};
+
+/// Layers told of one track.
+const LAYERS_MAX: usize = 8;
 
 use super::dynacast::Demand;
 
@@ -14,6 +20,8 @@ pub struct Track {
     pub id: TrackId,
     pub kind: MediaKind,
     pub info: TrackInfo,
+    /// What its media really is, once there is any.
+    pub codec: Option<Codec>,
     /// Authentic RTP has arrived: others may see it.
     pub live: bool,
     /// Simulcast layers negotiated.
@@ -23,6 +31,25 @@ pub struct Track {
     /// Last level told to clients, in eighths.
     pub level_eighths: u8,
     pub demand: Demand,
+}
+
+impl Track {
+    /// Its media has begun, in this codec.
+    pub fn set_codec(&mut self, codec: Codec) {
+        self.codec = Some(codec);
+        let mime = codec.encoding().mime();
+        let codecs = &mut self.info.codecs;
+        if self.info.mime_type != mime && codecs.iter().all(|known| known.mime_type != mime) {
+            // It is none of those announced: the first of them is what came.
+            codecs.first_mut().into_iter().for_each(|first| first.mime_type = mime.into());
+        }
+        self.info.mime_type = mime.into();
+    }
+
+    /// Whether its payloads are encrypted end to end.
+    pub fn is_encrypted(&self) -> bool {
+        self.info.encryption() != encryption::Type::None
+    }
 }
 
 /// Letter of a source in a track's sid.
@@ -51,6 +78,59 @@ pub fn media_kind(request: &AddTrackRequest) -> Option<MediaKind> {
     }
 }
 
+/// The codecs announced, by their own names; the client's first choice first.
+fn announced(
+    kind: MediaKind,
+    request: &AddTrackRequest,
+) -> impl Iterator<Item = (Encoding, &SimulcastCodec)> {
+    let known = move |codec: &'_ SimulcastCodec| encoding(&codec.codec).filter(|known| known.kind() == kind);
+    request.simulcast_codecs.iter().filter_map(move |codec| Some((known(codec)?, codec)))
+}
+
+/// What the answer to a track's offer has to say of its codecs.
+pub fn preference(kind: MediaKind, request: &AddTrackRequest) -> Preference {
+    let encrypted = request.encryption() != encryption::Type::None;
+    Preference {
+        codec: announced(kind, request).next().map(|(encoding, _)| encoding),
+        red: kind == MediaKind::Audio && !request.disable_red && !encrypted,
+        encrypted,
+    }
+}
+
+/// How the layers of one codec are sent. Codecs that can put all of them into one stream do so unless told otherwise.
+fn layer_mode(encoding: Encoding, announced: Option<&SimulcastCodec>, layers: usize) -> video_layer::Mode {
+    let told = announced.map(SimulcastCodec::video_layer_mode).unwrap_or_default();
+    match encoding {
+        _ if told != video_layer::Mode::Unused => told,
+        _ if layers <= 1 => video_layer::Mode::Unused,
+        Encoding::Vp9 | Encoding::Av1 => video_layer::Mode::MultipleSpatialLayersPerStream,
+        _ => video_layer::Mode::OneSpatialLayerPerStream,
+    }
+}
+
+/// What others are told of each codec announced, or of the one that is meant when none is.
+fn codec_infos(kind: MediaKind, request: &AddTrackRequest, layers: &[VideoLayer]) -> Vec<SimulcastCodecInfo> {
+    let info = |encoding: Encoding, announced: Option<&SimulcastCodec>| {
+        let own = announced.map(|codec| codec.layers.as_slice()).filter(|own| !own.is_empty());
+        let mut layers = own.unwrap_or(layers).to_vec();
+        layers.truncate(LAYERS_MAX);
+        SimulcastCodecInfo {
+            mime_type: encoding.mime().into(),
+            cid: announced.map_or(&request.cid, |codec| &codec.cid).clone(),
+            video_layer_mode: layer_mode(encoding, announced, layers.len()).into(),
+            layers,
+            ..SimulcastCodecInfo::default()
+        }
+    };
+    let mut infos: Vec<_> =
+        announced(kind, request).map(|(encoding, codec)| info(encoding, Some(codec))).collect();
+    if infos.is_empty() {
+        let meant = if kind == MediaKind::Audio { Encoding::Opus } else { Encoding::Vp8 };
+        infos.push(info(meant, None));
+    }
+    infos
+}
+
 /// What others are told, from what the publisher announced.
 #[allow(deprecated, reason = "older clients read the deprecated fields")]
 pub fn track_info(sid: String, kind: MediaKind, request: &AddTrackRequest) -> TrackInfo {
@@ -60,7 +140,7 @@ pub fn track_info(sid: String, kind: MediaKind, request: &AddTrackRequest) -> Tr
     } else {
         request.layers.clone()
     };
-    layers.truncate(8);
+    layers.truncate(LAYERS_MAX);
     if kind == MediaKind::Video && layers.is_empty() {
         layers.push(VideoLayer {
             quality: VideoQuality::High.into(),
@@ -69,12 +149,7 @@ pub fn track_info(sid: String, kind: MediaKind, request: &AddTrackRequest) -> Tr
             ..VideoLayer::default()
         });
     }
-    let mime_type = if kind == MediaKind::Audio { "audio/opus" } else { "video/VP8" };
-    let mode = if layers.len() > 1 {
-        video_layer::Mode::OneSpatialLayerPerStream
-    } else {
-        video_layer::Mode::Unused
-    };
+    let codecs = codec_infos(kind, request, &layers);
     let features = request.audio_features.clone();
     TrackInfo {
         sid,
@@ -86,17 +161,11 @@ pub fn track_info(sid: String, kind: MediaKind, request: &AddTrackRequest) -> Tr
         simulcast: layers.len() > 1,
         disable_dtx: request.disable_dtx || features.contains(&AudioTrackFeature::TfNoDtx.into()),
         source: request.source,
-        mime_type: mime_type.into(),
-        codecs: vec![SimulcastCodecInfo {
-            mime_type: mime_type.into(),
-            cid: request.cid.clone(),
-            layers: layers.clone(),
-            video_layer_mode: mode.into(),
-            ..SimulcastCodecInfo::default()
-        }],
+        mime_type: codecs.first().map(|codec| codec.mime_type.clone()).unwrap_or_default(),
+        codecs,
         layers,
         stereo: request.stereo || features.contains(&AudioTrackFeature::TfStereo.into()),
-        disable_red: true,
+        disable_red: !preference(kind, request).red,
         encryption: request.encryption,
         stream: stream(request),
         audio_features: features,

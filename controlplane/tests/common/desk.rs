@@ -184,7 +184,8 @@ impl Desk {
 
     pub(crate) async fn all_tracks_live(&self) {
         for section in self.specs().await.iter().flat_map(|spec| &spec.receive) {
-            self.emit(Event::TrackLive { track: section.track });
+            let codec = section.payloads.first().unwrap().codec;
+            self.emit(Event::TrackLive { track: section.track, codec });
         }
         self.calm().await;
     }

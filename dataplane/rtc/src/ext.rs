@@ -12,10 +12,39 @@ pub struct Extensions<'a> {
     form: Form,
 }
 
-#[derive(Clone, Copy, Debug)]
-enum Form {
+/// How elements of one block are written (RFC 8285 §4.2, §4.3).
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Form {
+    /// Ids 1 to 14, values of 1 to 16 bytes.
     OneByte,
+    /// Ids 1 to 255, values of 0 to 255 bytes.
     TwoByte,
+}
+
+impl Form {
+    /// Bytes in front of each value.
+    pub const fn head_len(self) -> usize {
+        match self {
+            Self::OneByte => 1,
+            Self::TwoByte => 2,
+        }
+    }
+
+    /// Whether an element can be written so.
+    pub fn takes(self, id: u8, value_len: usize) -> bool {
+        match self {
+            Self::OneByte => (1..=14).contains(&id) && (1..=16).contains(&value_len),
+            Self::TwoByte => id != 0 && value_len <= 255,
+        }
+    }
+
+    /// "Defined by profile" of the block.
+    pub const fn profile(self) -> u16 {
+        match self {
+            Self::OneByte => ONE_BYTE_PROFILE,
+            Self::TwoByte => TWO_BYTE_PROFILE,
+        }
+    }
 }
 
 impl<'a> Extensions<'a> {

@@ -3,7 +3,7 @@
 //! Reading allocates nothing and bounds everything; what comes behind the header (padding too) is still encrypted when
 //! [`RtpHeader::parse`] runs, so padding is checked later with [`padding_len`].
 
-use crate::ext::{self, Extensions};
+use crate::ext::{Extensions, Form};
 
 /// Bytes of a header without contributing sources and extension.
 pub const FIXED_HEADER_LEN: usize = 12;
@@ -85,19 +85,25 @@ pub struct RtpFields {
     pub ssrc: u32,
 }
 
-/// Writes a header and its one-byte-form extension block (RFC 8285 §4.2), element by element.
+/// Writes a header and its extension block (RFC 8285 §4), element by element.
 #[derive(Debug)]
 pub struct HeaderWriter<'a> {
     out: &'a mut [u8],
     len: usize,
+    form: Form,
 }
 
 /// The extension block's head: profile and length.
-const EXTENSION_HEAD_LEN: usize = 4;
+pub const EXTENSION_HEAD_LEN: usize = 4;
 
 impl<'a> HeaderWriter<'a> {
-    /// Starts a header at the start of `out`. `None` when `out` is shorter than a header.
+    /// Starts a header at the start of `out`, its elements in the one-byte form. `None` when `out` is shorter than a header.
     pub fn new(out: &'a mut [u8], fields: &RtpFields) -> Option<Self> {
+        Self::with_form(out, fields, Form::OneByte)
+    }
+
+    /// The same with elements in the form given.
+    pub fn with_form(out: &'a mut [u8], fields: &RtpFields, form: Form) -> Option<Self> {
         let fixed = out.first_chunk_mut::<FIXED_HEADER_LEN>()?;
         let [s0, s1] = fields.seq.to_be_bytes();
         let [t0, t1, t2, t3] = fields.timestamp.to_be_bytes();
@@ -105,26 +111,31 @@ impl<'a> HeaderWriter<'a> {
         let b0 = 0x80 | u8::from(fields.padding) << 5;
         let b1 = u8::from(fields.marker) << 7 | fields.pt & 0x7f;
         *fixed = [b0, b1, s0, s1, t0, t1, t2, t3, c0, c1, c2, c3];
-        Some(Self { out, len: FIXED_HEADER_LEN })
+        Some(Self { out, len: FIXED_HEADER_LEN, form })
     }
 
-    /// Appends one element: id 1..=14, value 1..=16 bytes. `false`, with nothing written, when it is outside of that or does
-    /// not fit.
+    /// Appends one element. `false`, with nothing written, when the form does not take it or it does not fit.
     #[must_use]
     pub fn extension(&mut self, id: u8, value: &[u8]) -> bool {
-        if !(1..=14).contains(&id) || !(1..=16).contains(&value.len()) {
+        if !self.form.takes(id, value.len()) {
             return false;
         }
         let start = if self.len == FIXED_HEADER_LEN { self.len + EXTENSION_HEAD_LEN } else { self.len };
-        let end = start + 1 + value.len();
+        let end = start + self.form.head_len() + value.len();
         // The block is padded to whole words; room for that is claimed now so that `finish` cannot fail.
         if end.next_multiple_of(4) > self.out.len() {
             return false;
         }
-        let Some((head, place)) = self.out.get_mut(start..end).and_then(<[u8]>::split_first_mut) else {
+        let place = self.out.get_mut(start..end);
+        let Some((head, place)) = place.and_then(|place| place.split_at_mut_checked(self.form.head_len()))
+        else {
             return false;
         };
-        *head = id << 4 | (value.len() - 1) as u8;
+        match head {
+            [head] => *head = id << 4 | (value.len() - 1) as u8,
+            [head, len] => (*head, *len) = (id, value.len() as u8),
+            _ => return false,
+        }
         place.copy_from_slice(value);
         self.len = end;
         true
@@ -137,7 +148,7 @@ impl<'a> HeaderWriter<'a> {
 
     /// Pads the extension block, sets the extension bit if there is one and gives the header's length in bytes.
     pub fn finish(self) -> usize {
-        let Self { out, len } = self;
+        let Self { out, len, form } = self;
         if len == FIXED_HEADER_LEN {
             return len;
         }
@@ -146,7 +157,7 @@ impl<'a> HeaderWriter<'a> {
             padding.fill(0);
         }
         let words = ((end - FIXED_HEADER_LEN - EXTENSION_HEAD_LEN) / 4) as u16;
-        let [p0, p1] = ext::ONE_BYTE_PROFILE.to_be_bytes();
+        let [p0, p1] = form.profile().to_be_bytes();
         let [l0, l1] = words.to_be_bytes();
         if let Some((fixed, head)) =
             out.split_first_chunk_mut::<FIXED_HEADER_LEN>().and_then(|(f, r)| Some((f, r.first_chunk_mut()?)))
@@ -254,6 +265,19 @@ mod tests {
         assert_eq!(write_header(&mut [0; 19], &FIELDS, &[(1, &[1, 2, 3, 4])]), None);
         assert_eq!(write_header(&mut [0; 11], &FIELDS, &[]), None);
         assert_eq!(write_header(&mut [0; 20], &FIELDS, &[(1, &[1, 2, 3])]), Some(20));
+    }
+
+    #[test]
+    fn the_two_byte_form_takes_what_the_one_byte_form_cannot() {
+        let mut out = [0xff; 64];
+        let mut writer = HeaderWriter::with_form(&mut out, &FIELDS, Form::TwoByte).unwrap();
+        assert!(!writer.extension(0, &[1]) && !writer.extension(1, &[0; 256]));
+        assert!(writer.extension(4, b"a0") && writer.extension(15, &[7; 17]) && writer.extension(200, &[]));
+        let len = writer.finish();
+        assert_eq!(out[12..16], [0x10, 0x00, 0, 7]);
+        let header = RtpHeader::parse(&out[..len]).unwrap();
+        let elements: Vec<(u8, &[u8])> = header.extensions(&out[..len]).collect();
+        assert_eq!(elements, [(4, &b"a0"[..]), (15, &[7; 17]), (200, &[])]);
     }
 
     #[test]

@@ -5,8 +5,10 @@
 
 use std::time::Instant;
 
-use auralink_codecs::vp8;
+use auralink_codecs::picture::Picture;
 use auralink_rtc::units::SeqNo;
+
+use crate::formats::Outline;
 
 /// Most octets of RTP padding a packet gets: libwebrtc splits a frame into packets that differ by an octet or two.
 pub const PADDING_MAX: u8 = 4;
@@ -18,24 +20,47 @@ pub struct Packet {
     pub timestamp: u32,
     pub marker: bool,
     pub arrival: Instant,
-    /// `None` for audio and for payloads whose descriptor could not be read.
-    pub vp8: Option<vp8::Descriptor>,
+    /// Index of the payload's format among those its publisher negotiated.
+    pub format: u8,
+    pub outline: Outline,
     /// RFC 6464: bit 7 voice activity, bits 0 to 6 level in −dBov.
     pub audio_level: Option<u8>,
     pub len: u16,
     /// RTP padding written behind the payload so that a frame's packets are of one size (RFC 3550 §5.1).
     pub padding: u8,
+    /// Octets of header extension elements kept behind the payload, to be passed on.
+    pub passed_len: u16,
     offset: u64,
 }
 
 impl Packet {
     pub fn new(seq: SeqNo, timestamp: u32, marker: bool, arrival: Instant) -> Self {
-        Self { seq, timestamp, marker, arrival, vp8: None, audio_level: None, len: 0, padding: 0, offset: 0 }
+        Self {
+            seq,
+            timestamp,
+            marker,
+            arrival,
+            format: 0,
+            outline: Outline::Opaque,
+            audio_level: None,
+            len: 0,
+            padding: 0,
+            passed_len: 0,
+            offset: 0,
+        }
+    }
+
+    /// The video descriptor, if it could be read.
+    pub fn picture(&self) -> Option<&Picture> {
+        match &self.outline {
+            Outline::Picture(picture) => Some(picture),
+            Outline::Opaque | Outline::Redundant(_) => None,
+        }
     }
 
     /// Whether this packet starts a key frame; audio can always be joined.
     pub fn is_entry_point(&self, is_video: bool) -> bool {
-        !is_video || self.vp8.is_some_and(|descriptor| descriptor.keyframe_start)
+        !is_video || self.picture().is_some_and(|picture| picture.keyframe_start)
     }
 }
 
@@ -75,18 +100,40 @@ impl History {
     }
 
     /// Remembers the payload now in the reserved place, `skip` bytes into it. `reserved` is what was asked of
-    /// [`Self::reserve`]. Returns false when the packet is a duplicate or older than the index reaches.
+    /// [`Self::reserve`], and has room for the elements passed on too. Returns false when the packet is a duplicate or older
+    /// than the index reaches.
     pub fn commit(&mut self, reserved: usize, skip: usize, mut packet: Packet) -> bool {
         let slot_index = packet.seq.0 as usize & (self.index.len() - 1);
         let Some(slot) = self.index.get_mut(slot_index) else { return false };
         if slot.is_some_and(|held| held.seq >= packet.seq) {
             return false;
         }
-        debug_assert!(skip + usize::from(packet.len) <= reserved);
+        let kept = skip + usize::from(packet.len) + usize::from(packet.passed_len);
+        debug_assert!(kept <= reserved);
         packet.offset = self.head + skip as u64;
         *slot = Some(packet);
-        self.head += (skip + usize::from(packet.len) + usize::from(PADDING_MAX)) as u64;
+        self.head += (kept + usize::from(PADDING_MAX)) as u64;
         true
+    }
+
+    /// The place behind a packet's payload for the [`Packet::passed_len`] octets of elements it passes on; to be filled right
+    /// after [`Self::commit`].
+    pub fn passed_mut(&mut self, seq: SeqNo) -> Option<&mut [u8]> {
+        let packet = self.index.get(seq.0 as usize & (self.index.len() - 1))?.as_ref()?;
+        let place = (packet.seq == seq).then(|| self.passed_place(packet))?;
+        self.bytes.get_mut(place)
+    }
+
+    /// The elements a packet that is held passes on.
+    pub fn passed(&self, packet: &Packet) -> &[u8] {
+        self.bytes.get(self.passed_place(packet)).unwrap_or_default()
+    }
+
+    fn passed_place(&self, packet: &Packet) -> std::ops::Range<usize> {
+        let start = (packet.offset as usize & (self.bytes.len() - 1))
+            + usize::from(packet.len)
+            + usize::from(PADDING_MAX);
+        start..start + usize::from(packet.passed_len)
     }
 
     /// Writes RTP padding behind the payload of a packet that nobody was sent yet. Too much of it, or a packet that is gone, is
@@ -221,6 +268,25 @@ mod tests {
         history.pad(SeqNo(3), PADDING_MAX + 1);
         history.pad(SeqNo(9), 1);
         assert_eq!(history.find(SeqNo(3)).unwrap().1.len(), 13);
+    }
+
+    #[test]
+    fn elements_passed_on_stand_behind_payload_and_padding() {
+        let mut history = History::new(HistorySize { bytes: 4_096, packets: 16 });
+        for seq in 0..200 {
+            let passed_len = (seq % 7) as u16;
+            history.reserve(100).unwrap()[..50].fill(seq as u8);
+            assert!(history.commit(100, 0, Packet { passed_len, ..packet(seq, 50) }));
+            history.passed_mut(SeqNo(seq)).unwrap().fill(!seq as u8);
+            history.pad(SeqNo(seq), PADDING_MAX);
+            for back in 0..seq.min(5) {
+                let (held, payload) = history.find(SeqNo(seq - back)).unwrap();
+                assert!(payload[..50].iter().all(|byte| *byte == (seq - back) as u8));
+                let passed = history.passed(held);
+                assert_eq!(passed, vec![!(seq - back) as u8; usize::from(held.passed_len)]);
+            }
+        }
+        assert_eq!(history.passed_mut(SeqNo(1)), None);
     }
 
     #[test]

@@ -6,11 +6,12 @@
 use std::net::SocketAddr;
 use std::time::Instant;
 
-use auralink_proto::{MediaKind, ShardId, TrackId};
-use auralink_rtc::units::Route;
+use auralink_proto::{ShardId, TrackId};
+use auralink_rtc::units::{Route, SeqNo};
 use rtrb::{Consumer, Producer, RingBuffer};
 
-use crate::history::Packet;
+use crate::formats::Formats;
+use crate::history::{History, Packet};
 use crate::rewrite::TimeMapping;
 
 /// Packets and steered datagrams that may wait in one lane.
@@ -30,9 +31,15 @@ pub struct LaneBytes {
 impl LaneBytes {
     /// `None` when `source` does not fit.
     pub fn new(source: &[u8]) -> Option<Self> {
-        let mut bytes = [0; LANE_BYTES_MAX];
-        bytes.get_mut(..source.len())?.copy_from_slice(source);
-        Some(Self { len: source.len() as u16, bytes })
+        Self::joined(source, &[])
+    }
+
+    /// Two pieces, one behind the other.
+    pub fn joined(first: &[u8], second: &[u8]) -> Option<Self> {
+        let (mut bytes, len) = ([0; LANE_BYTES_MAX], first.len() + second.len());
+        bytes.get_mut(..first.len())?.copy_from_slice(first);
+        bytes.get_mut(first.len()..len)?.copy_from_slice(second);
+        Some(Self { len: len as u16, bytes })
     }
 
     pub fn as_slice(&self) -> &[u8] {
@@ -49,14 +56,41 @@ pub enum LaneItem {
         /// Rises by one per packet of this track on this lane; `None` for one fetched again.
         number: Option<u32>,
         packet: Packet,
-        payload: LaneBytes,
+        /// The payload without padding, and behind it the elements passed on.
+        bytes: LaneBytes,
     },
     /// A datagram that the kernel gave to the wrong shard.
     Datagram { route: Route, arrival: Instant, bytes: LaneBytes },
 }
 
+impl LaneItem {
+    /// A packet of a layer's history. Its padding stays behind: the other shard pads for itself.
+    pub fn held(
+        track: TrackId,
+        layer: u8,
+        number: Option<u32>,
+        history: &History,
+        seq: SeqNo,
+    ) -> Option<Self> {
+        let (held, payload) = history.find(seq)?;
+        let bytes = LaneBytes::joined(payload.get(..usize::from(held.len))?, history.passed(held))?;
+        let mut packet = *held;
+        packet.padding = 0;
+        Some(Self::Packet { track, layer, number, packet, bytes })
+    }
+}
+
+/// What another shard has to know of a track.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Description {
+    pub track: TrackId,
+    pub layers: u8,
+    pub muted: bool,
+    pub formats: Formats,
+}
+
 /// What is said about tracks and tuples. Latest values: each may be said again.
-#[derive(Clone, Copy, PartialEq, Debug)]
+#[derive(Clone, PartialEq, Debug)]
 pub enum LaneSignal {
     /// To the publisher's shard: send this track, or stop.
     Demand { track: TrackId, wanted: bool },
@@ -64,8 +98,8 @@ pub enum LaneSignal {
     Keyframe { track: TrackId, layer: u8 },
     /// To the publisher's shard: these packets of the lane were lost.
     Fetch { track: TrackId, first: u32, count: u16 },
-    /// From the publisher's shard: the track exists and has so many layers.
-    Described { track: TrackId, kind: MediaKind, layers: u8, muted: bool },
+    /// From the publisher's shard: the track exists and is like this. Said seldom, so that the signals said often stay small.
+    Described(Box<Description>),
     /// From the publisher's shard: a layer's sender report.
     Report { track: TrackId, layer: u8, mapping: TimeMapping },
     /// From the publisher's shard: the track is over.
@@ -141,9 +175,9 @@ impl Lanes {
     }
 
     /// Says it to every other shard, as far as there is room.
-    pub fn broadcast(&mut self, signal: LaneSignal) {
+    pub fn broadcast(&mut self, signal: &LaneSignal) {
         for shard in 0..self.signals_to.len() {
-            let _ = self.signal(ShardId(shard as u8), signal);
+            let _ = self.signal(ShardId(shard as u8), signal.clone());
         }
     }
 

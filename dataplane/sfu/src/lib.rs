@@ -8,6 +8,8 @@
 pub mod backlog;
 pub mod config;
 pub mod departures;
+pub mod elements;
+pub mod formats;
 pub mod header;
 pub mod history;
 pub mod hold;

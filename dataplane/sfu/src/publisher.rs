@@ -3,12 +3,14 @@
 
 use std::time::{Duration, Instant};
 
-use auralink_proto::{Codec, MediaKind, ShardId, TrackId};
+use auralink_proto::{MediaKind, ShardId, TrackId};
 use auralink_rtc::units::SeqNo;
 
 use crate::config::ShardConfig;
+use crate::formats::Formats;
 use crate::history::{History, PADDING_MAX, Packet};
 use crate::hold::Hold;
+use crate::lanes::Description;
 use crate::nack::{Gap, NackGenerator};
 use crate::reception::Reception;
 use crate::rewrite::TimeMapping;
@@ -78,6 +80,8 @@ pub struct Layer {
     pub nack: NackGenerator,
     pub reception: Reception,
     pub mapping: Option<TimeMapping>,
+    /// Of the latest packet, in hertz.
+    pub clock_rate: u32,
     pub wish: KeyframeWish,
     last_packet: Option<Instant>,
 }
@@ -115,6 +119,8 @@ pub struct Track {
     pub id: TrackId,
     pub kind: MediaKind,
     pub source: Source,
+    /// What its publisher may send.
+    pub formats: Formats,
     pub layers: Vec<Layer>,
     /// Packets that arrived since the last egress, in order of arrival.
     pub pending: Vec<(u8, SeqNo)>,
@@ -135,6 +141,7 @@ impl Track {
             id,
             kind,
             source,
+            formats: Formats::default(),
             layers: Vec::with_capacity(LAYERS_MAX),
             pending: Vec::with_capacity(PENDING_MAX),
             released: false,
@@ -160,16 +167,10 @@ impl Track {
                 nack: NackGenerator::default(),
                 reception: Reception::default(),
                 mapping: None,
+                clock_rate: 90_000,
                 wish: KeyframeWish::default(),
                 last_packet: None,
             });
-        }
-    }
-
-    pub const fn codec(&self) -> Codec {
-        match self.kind {
-            MediaKind::Audio => Codec::Opus,
-            MediaKind::Video => Codec::Vp8,
         }
     }
 
@@ -179,10 +180,11 @@ impl Track {
 
     /// Notes a packet just committed to `layer`'s history. Whether the layer has just come alive.
     pub fn on_packet(&mut self, now: Instant, layer: u8, packet: &Packet) -> (Gap, bool) {
-        let (is_video, clock_rate) = (self.is_video(), self.codec().clock_rate());
+        let (is_video, clock_rate) = (self.is_video(), self.formats.clock_rate(packet.format));
         let Some(state) = self.layers.get_mut(usize::from(layer)) else { return (Gap::None, false) };
         let was_live = state.is_live(now);
         state.last_packet = Some(now);
+        state.clock_rate = clock_rate;
         state.reception.on_packet(packet.arrival, packet.seq, packet.timestamp, clock_rate);
         let gap = state.nack.on_packet(now, packet.seq);
         if is_video && packet.is_entry_point(true) {
@@ -245,6 +247,16 @@ impl Track {
     pub fn mappings(&self, old: u8, new: u8) -> Option<(TimeMapping, TimeMapping)> {
         let mapping = |index: u8| self.layers.get(usize::from(index)).and_then(|layer| layer.mapping);
         mapping(old).zip(mapping(new))
+    }
+
+    /// What other shards have to know of it.
+    pub fn describe(&self) -> Description {
+        Description {
+            track: self.id,
+            layers: self.layers.len() as u8,
+            muted: self.muted,
+            formats: self.formats.clone(),
+        }
     }
 
     /// The shard at the other end of the lane, for a track that is not published here.

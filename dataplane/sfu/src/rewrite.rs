@@ -1,9 +1,9 @@
-//! Making packets of changing sources one continuous stream for one line: sequence numbers, timestamps and VP8 picture
-//! identifiers rise without a seam when the layer or the track behind the line changes.
+//! Making packets of changing sources one continuous stream for one line: sequence numbers, timestamps, picture identifiers
+//! and frame numbers rise without a seam when the layer or the track behind the line changes.
 
 use std::time::Instant;
 
-use auralink_codecs::vp8::PictureId;
+use auralink_codecs::picture::PictureId;
 use auralink_rtc::units::{NtpTime, SeqNo};
 
 use crate::history::Packet;
@@ -15,6 +15,8 @@ pub struct Rewritten {
     pub timestamp: u32,
     pub picture_id: Option<PictureId>,
     pub tl0_picture_index: Option<u8>,
+    /// Of the dependency descriptor.
+    pub frame_number: Option<u16>,
 }
 
 /// A publisher's statement of which media time was which wall time (RFC 3550 §6.4.1).
@@ -31,6 +33,7 @@ struct Offsets {
     seq: i64,
     timestamp: u32,
     picture_id: u16,
+    frame_number: u16,
     tl0: u8,
 }
 
@@ -54,13 +57,20 @@ impl Seam {
         if packet.seq < self.base {
             return None;
         }
-        let vp8 = packet.vp8.unwrap_or_default();
-        Some(Rewritten {
+        let mut rewritten = Rewritten {
             seq: SeqNo(packet.seq.0.checked_add_signed(self.offsets.seq)?),
             timestamp: packet.timestamp.wrapping_add(self.offsets.timestamp),
-            picture_id: vp8.picture_id.map(|id| id.with(id.value.wrapping_add(self.offsets.picture_id))),
-            tl0_picture_index: vp8.tl0_picture_index.map(|tl0| tl0.wrapping_add(self.offsets.tl0)),
-        })
+            picture_id: None,
+            tl0_picture_index: None,
+            frame_number: None,
+        };
+        if let Some(picture) = packet.picture() {
+            let Offsets { picture_id, frame_number, tl0, .. } = self.offsets;
+            rewritten.picture_id = picture.picture_id.map(|id| id.with(id.value.wrapping_add(picture_id)));
+            rewritten.tl0_picture_index = picture.tl0_picture_index.map(|index| index.wrapping_add(tl0));
+            rewritten.frame_number = picture.frame_number.map(|number| number.wrapping_add(frame_number));
+        }
+        Some(rewritten)
     }
 }
 
@@ -71,12 +81,12 @@ struct Last {
     timestamp: u32,
     arrival: Instant,
     picture_id: u16,
+    frame_number: u16,
     tl0: u8,
 }
 
 #[derive(Debug)]
 pub struct Rewriter {
-    clock_rate: u32,
     /// The newest one first.
     seams: [Option<Seam>; SEAMS_MAX],
     last: Option<Last>,
@@ -85,16 +95,23 @@ pub struct Rewriter {
 
 impl Rewriter {
     /// `first_seq`: what the line's first packet will carry.
-    pub fn new(clock_rate: u32, first_seq: SeqNo) -> Self {
-        Self { clock_rate, seams: [None; SEAMS_MAX], last: None, first_seq }
+    pub fn new(first_seq: SeqNo) -> Self {
+        Self { seams: [None; SEAMS_MAX], last: None, first_seq }
     }
 
-    /// Continues with another source, `layer` of the track followed, whose first packet is `packet`. `mappings` are those of
-    /// the old and the new source, which place the new media time exactly; without them the arrival times do.
-    pub fn switch_to(&mut self, layer: u8, packet: &Packet, mappings: Option<(TimeMapping, TimeMapping)>) {
+    /// Continues with another source, `layer` of the track followed, whose first packet is `packet`, in units of
+    /// `clock_rate`. `mappings` are those of the old and the new source, which place the new media time exactly; without them
+    /// the arrival times do.
+    pub fn switch_to(
+        &mut self,
+        layer: u8,
+        packet: &Packet,
+        clock_rate: u32,
+        mappings: Option<(TimeMapping, TimeMapping)>,
+    ) {
         let (from, offsets) = match self.last {
             None => (self.first_seq, Offsets::default()),
-            Some(last) => (SeqNo(last.seq.0 + 1), self.continued(&last, packet, mappings)),
+            Some(last) => (SeqNo(last.seq.0 + 1), self.continued(&last, packet, clock_rate, mappings)),
         };
         let offsets = Offsets { seq: from.0 as i64 - packet.seq.0 as i64, ..offsets };
         self.seams.rotate_right(1);
@@ -104,13 +121,17 @@ impl Rewriter {
     /// The subscriber's identifiers for `packet`; `None` for one from before the last switch.
     pub fn rewrite(&mut self, packet: &Packet) -> Option<Rewritten> {
         let rewritten = self.seams[0]?.rewrite(packet)?;
+        // A source without one of the identifiers does not interrupt it: the next that has it goes on from there.
+        let (picture_id, frame_number, tl0) =
+            self.last.map_or((0, 0, 0), |last| (last.picture_id, last.frame_number, last.tl0));
         if self.last.is_none_or(|last| rewritten.seq > last.seq) {
             self.last = Some(Last {
                 seq: rewritten.seq,
                 timestamp: rewritten.timestamp,
                 arrival: packet.arrival,
-                picture_id: rewritten.picture_id.map_or(0, |id| id.value),
-                tl0: rewritten.tl0_picture_index.unwrap_or(0),
+                picture_id: rewritten.picture_id.map_or(picture_id, |id| id.value),
+                frame_number: rewritten.frame_number.unwrap_or(frame_number),
+                tl0: rewritten.tl0_picture_index.unwrap_or(tl0),
             });
         }
         Some(rewritten)
@@ -159,14 +180,18 @@ impl Rewriter {
         &self,
         last: &Last,
         packet: &Packet,
+        clock_rate: u32,
         mappings: Option<(TimeMapping, TimeMapping)>,
     ) -> Offsets {
-        let vp8 = packet.vp8.unwrap_or_default();
+        let picture = packet.picture().copied().unwrap_or_default();
+        let timestamp = self.continued_timestamp(last, packet, clock_rate, mappings);
+        let next = |last: u16, own: u16| last.wrapping_add(1).wrapping_sub(own);
         Offsets {
             seq: 0,
-            timestamp: self.continued_timestamp(last, packet, mappings).wrapping_sub(packet.timestamp),
-            picture_id: vp8.picture_id.map_or(0, |id| last.picture_id.wrapping_add(1).wrapping_sub(id.value)),
-            tl0: vp8.tl0_picture_index.map_or(0, |tl0| last.tl0.wrapping_add(1).wrapping_sub(tl0)),
+            timestamp: timestamp.wrapping_sub(packet.timestamp),
+            picture_id: picture.picture_id.map_or(0, |id| next(last.picture_id, id.value)),
+            frame_number: picture.frame_number.map_or(0, |number| next(last.frame_number, number)),
+            tl0: picture.tl0_picture_index.map_or(0, |tl0| last.tl0.wrapping_add(1).wrapping_sub(tl0)),
         }
     }
 
@@ -174,20 +199,21 @@ impl Rewriter {
         &self,
         last: &Last,
         packet: &Packet,
+        clock_rate: u32,
         mappings: Option<(TimeMapping, TimeMapping)>,
     ) -> u32 {
         let exact = mappings.map(|(old, new)| {
             let media = i64::from(packet.timestamp.wrapping_sub(new.timestamp) as i32);
             let wall = new.ntp.0.wrapping_sub(old.ntp.0) as i64;
-            let between = (i128::from(wall) * i128::from(self.clock_rate)) >> 32;
+            let between = (i128::from(wall) * i128::from(clock_rate)) >> 32;
             self.timestamp(old.timestamp.wrapping_add((media + between as i64) as u32))
         });
         let elapsed = packet.arrival.saturating_duration_since(last.arrival);
-        let guessed = (elapsed.as_micros() as u64 * u64::from(self.clock_rate) / 1_000_000).max(1);
+        let guessed = (elapsed.as_micros() as u64 * u64::from(clock_rate) / 1_000_000).max(1);
         let guessed = last.timestamp.wrapping_add(guessed as u32);
         // Media time must rise, and a mapping that is off by more than a second is not one.
         match exact {
-            Some(exact) if (exact.wrapping_sub(guessed) as i32).unsigned_abs() < self.clock_rate => {
+            Some(exact) if (exact.wrapping_sub(guessed) as i32).unsigned_abs() < clock_rate => {
                 if (exact.wrapping_sub(last.timestamp) as i32) > 0 {
                     exact
                 } else {
@@ -202,30 +228,38 @@ impl Rewriter {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use auralink_codecs::vp8::Descriptor;
+    use auralink_codecs::picture::Picture;
+
+    use crate::formats::Outline;
     use std::time::Duration;
 
     fn video(seq: u64, timestamp: u32, picture_id: u16, tl0: u8, arrival: Instant) -> Packet {
-        let vp8 = Descriptor {
+        let picture = Picture {
             picture_id: Some(PictureId { value: picture_id, long: true }),
             tl0_picture_index: Some(tl0),
-            ..Descriptor::default()
+            ..Picture::default()
         };
         let mut packet = Packet::new(SeqNo(seq), timestamp, true, arrival);
-        packet.vp8 = Some(vp8);
+        packet.outline = Outline::Picture(picture);
+        packet
+    }
+
+    fn numbered(seq: u64, frame_number: u16, arrival: Instant) -> Packet {
+        let mut packet = Packet::new(SeqNo(seq), 1_000, true, arrival);
+        packet.outline = Outline::Picture(Picture { frame_number: Some(frame_number), ..Picture::default() });
         packet
     }
 
     #[test]
     fn numbers_continue_over_a_switch() {
         let start = Instant::now();
-        let mut rewriter = Rewriter::new(90_000, SeqNo(500));
+        let mut rewriter = Rewriter::new(SeqNo(500));
         let first = video(70_000, 1_000, 0x7fff, 255, start);
-        rewriter.switch_to(0, &first, None);
+        rewriter.switch_to(0, &first, 90_000, None);
         let sent = rewriter.rewrite(&first).unwrap();
         assert_eq!((sent.seq, sent.timestamp), (SeqNo(500), 1_000));
         let other = video(90_001, 777, 5, 9, start + Duration::from_millis(100));
-        rewriter.switch_to(1, &other, None);
+        rewriter.switch_to(1, &other, 90_000, None);
         let sent = rewriter.rewrite(&other).unwrap();
         assert_eq!((sent.seq, sent.timestamp), (SeqNo(501), 10_000));
         assert_eq!((sent.picture_id.unwrap().value, sent.tl0_picture_index), (0, Some(0)));
@@ -234,47 +268,79 @@ mod tests {
     }
 
     #[test]
+    fn frame_numbers_continue_over_a_switch_and_picture_ids_over_a_source_without_any() {
+        let start = Instant::now();
+        let mut rewriter = Rewriter::new(SeqNo(500));
+        let first = video(70_000, 1_000, 41, 6, start);
+        rewriter.switch_to(0, &first, 90_000, None);
+        rewriter.rewrite(&first);
+        let other = numbered(10, 0xffff, start);
+        rewriter.switch_to(0, &other, 90_000, None);
+        assert_eq!(rewriter.rewrite(&other).unwrap().frame_number, Some(1));
+        assert_eq!(rewriter.rewrite(&numbered(11, 0, start)).unwrap().frame_number, Some(2));
+        let third = numbered(900, 77, start);
+        rewriter.switch_to(1, &third, 90_000, None);
+        assert_eq!(rewriter.rewrite(&third).unwrap().frame_number, Some(3));
+        let again = video(5, 1, 1_000, 100, start);
+        rewriter.switch_to(0, &again, 90_000, None);
+        let sent = rewriter.rewrite(&again).unwrap();
+        assert_eq!((sent.picture_id.unwrap().value, sent.tl0_picture_index), (42, Some(7)));
+    }
+
+    #[test]
+    fn media_time_goes_on_in_the_new_sources_clock() {
+        let start = Instant::now();
+        let mut rewriter = Rewriter::new(SeqNo(1));
+        let first = Packet::new(SeqNo(1), 48_000, true, start);
+        rewriter.switch_to(0, &first, 48_000, None);
+        rewriter.rewrite(&first);
+        let narrow = Packet::new(SeqNo(7), 5, true, start + Duration::from_millis(20));
+        rewriter.switch_to(0, &narrow, 8_000, None);
+        assert_eq!(rewriter.rewrite(&narrow).unwrap().timestamp, 48_160);
+    }
+
+    #[test]
     fn sender_reports_place_the_new_media_time_exactly() {
         let start = Instant::now();
-        let mut rewriter = Rewriter::new(90_000, SeqNo(1));
+        let mut rewriter = Rewriter::new(SeqNo(1));
         let first = video(1, 50_000, 1, 1, start);
-        rewriter.switch_to(0, &first, None);
+        rewriter.switch_to(0, &first, 90_000, None);
         rewriter.rewrite(&first);
         let old = TimeMapping { ntp: NtpTime(10 << 32), timestamp: 50_000, arrival: start };
         let new =
             TimeMapping { ntp: NtpTime((10 << 32) + (1 << 31)), timestamp: 4_000_000_000, arrival: start };
         // 45,000 ticks (half a second) after the old report, and 90 ticks later still; it arrived 40 ms late.
         let other = video(900, 4_000_000_090, 1, 1, start + Duration::from_millis(541));
-        rewriter.switch_to(1, &other, Some((old, new)));
+        rewriter.switch_to(1, &other, 90_000, Some((old, new)));
         assert_eq!(rewriter.rewrite(&other).unwrap().timestamp, 95_090);
     }
 
     #[test]
     fn media_time_never_goes_back() {
         let start = Instant::now();
-        let mut rewriter = Rewriter::new(90_000, SeqNo(1));
+        let mut rewriter = Rewriter::new(SeqNo(1));
         let first = video(1, 50_000, 1, 1, start);
-        rewriter.switch_to(0, &first, None);
+        rewriter.switch_to(0, &first, 90_000, None);
         rewriter.rewrite(&first);
         let mapping = TimeMapping { ntp: NtpTime(1 << 32), timestamp: 50_000, arrival: start };
         let other = video(2, 49_000, 1, 1, start);
-        rewriter.switch_to(1, &other, Some((mapping, mapping)));
+        rewriter.switch_to(1, &other, 90_000, Some((mapping, mapping)));
         assert_eq!(rewriter.rewrite(&other).unwrap().timestamp, 50_001);
     }
 
     #[test]
     fn what_was_sent_is_found_behind_its_seam() {
         let start = Instant::now();
-        let mut rewriter = Rewriter::new(90_000, SeqNo(500));
+        let mut rewriter = Rewriter::new(SeqNo(500));
         for seq in 70_000..70_010 {
             let packet = video(seq, 1_000, 1, 1, start);
             if seq == 70_000 {
-                rewriter.switch_to(0, &packet, None);
+                rewriter.switch_to(0, &packet, 90_000, None);
             }
             rewriter.rewrite(&packet);
         }
         let other = video(90_000, 777, 5, 9, start);
-        rewriter.switch_to(2, &other, None);
+        rewriter.switch_to(2, &other, 90_000, None);
         rewriter.rewrite(&other);
         assert_eq!(rewriter.source_of(SeqNo(503)), Some((0, SeqNo(70_003))));
         assert_eq!(rewriter.source_of(SeqNo(510)), Some((2, SeqNo(90_000))));
@@ -287,7 +353,7 @@ mod tests {
         rewriter.forget_sources();
         assert_eq!(rewriter.source_of(SeqNo(510)), None);
         let third = video(5, 1, 1, 1, start);
-        rewriter.switch_to(0, &third, None);
+        rewriter.switch_to(0, &third, 90_000, None);
         assert_eq!(rewriter.rewrite(&third).unwrap().seq, SeqNo(511));
     }
 }

@@ -8,6 +8,7 @@ mod apply;
 mod contain;
 mod cross;
 mod feedback;
+mod payloads;
 mod peers;
 mod receive;
 mod slow;

@@ -28,6 +28,8 @@ pub enum DropReason {
     UnknownSsrc,
     /// A payload type that was not negotiated for its section.
     UnknownPayloadType,
+    /// A packet in a format that its subscriber has no payload type for.
+    CodecUnsupported,
     /// A packet that arrived twice.
     Duplicate,
     /// A retransmission of something no longer wanted, or padding alone on the repair stream.
@@ -57,7 +59,7 @@ pub enum DropReason {
 }
 
 impl DropReason {
-    pub const ALL: [Self; 25] = [
+    pub const ALL: [Self; 26] = [
         Self::Unclassified,
         Self::UnknownTuple,
         Self::UnknownUfrag,
@@ -70,6 +72,7 @@ impl DropReason {
         Self::StreamsExhausted,
         Self::UnknownSsrc,
         Self::UnknownPayloadType,
+        Self::CodecUnsupported,
         Self::Duplicate,
         Self::RtxUnused,
         Self::TooOld,
@@ -99,6 +102,7 @@ impl DropReason {
             Self::StreamsExhausted => "streams_exhausted",
             Self::UnknownSsrc => "unknown_ssrc",
             Self::UnknownPayloadType => "unknown_payload_type",
+            Self::CodecUnsupported => "codec_unsupported",
             Self::Duplicate => "duplicate",
             Self::RtxUnused => "rtx_unused",
             Self::TooOld => "too_old",

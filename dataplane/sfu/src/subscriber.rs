@@ -9,6 +9,7 @@ use auralink_rtc::rtp::RtpFields;
 use auralink_rtc::srtp::{SealStream, SrtpSeal};
 use auralink_rtc::units::{Route, SeqNo};
 
+use crate::formats::{Formats, Mapped, Outline, Redundant};
 use crate::header::HeaderTemplate;
 use crate::history::Packet;
 use crate::lanes::LANE_BYTES_MAX;
@@ -59,7 +60,11 @@ pub struct Line {
     pub ssrc: u32,
     stream: Option<SealStream>,
     repair: Option<Repair>,
-    payload: Option<PayloadMap>,
+    /// What the client negotiated, and what that makes of each format of the track followed.
+    payloads: Vec<PayloadMap>,
+    mapped: Vec<Option<Mapped>>,
+    /// The entry of `mapped` for the format that came last, next to what else every packet needs.
+    latest: (u8, Option<Mapped>),
     header: HeaderTemplate,
     /// Slot of the track followed.
     pub track: Option<u32>,
@@ -86,7 +91,6 @@ pub struct LineCounters {
 impl Line {
     /// `first_seq`: random start of both streams (RFC 3550 §5.1).
     pub fn new(now: Instant, section: &SendSection, first_seq: u16) -> Self {
-        let clock_rate = if section.kind == MediaKind::Video { 90_000 } else { 48_000 };
         let repair = section.rtx_ssrc.map(|ssrc| Repair {
             ssrc,
             stream: None,
@@ -99,13 +103,15 @@ impl Line {
             ssrc: section.ssrc,
             stream: None,
             repair,
-            payload: None,
+            payloads: Vec::new(),
+            mapped: Vec::new(),
+            latest: (0, None),
             header: HeaderTemplate::new(&section.mid, &section.extensions),
             track: None,
             intent: Intent::default(),
             current: None,
             target: None,
-            rewriter: Rewriter::new(clock_rate, SeqNo::first(first_seq)),
+            rewriter: Rewriter::new(SeqNo::first(first_seq)),
             backlog: None,
             cursor: 0,
             counters: LineCounters::default(),
@@ -114,10 +120,29 @@ impl Line {
         line
     }
 
-    /// Takes over what a newer description may change: payload types and extensions.
-    pub fn update(&mut self, section: &SendSection) {
-        self.payload = section.payloads.iter().find(|map| map.codec.kind() == section.kind).copied();
+    /// Takes over what a newer description may change: payload types and extensions. Whether the former did, so that
+    /// [`Self::map`] is due.
+    pub fn update(&mut self, section: &SendSection) -> bool {
         self.header = HeaderTemplate::new(&section.mid, &section.extensions);
+        let is_new = self.payloads != section.payloads;
+        if is_new {
+            self.payloads.clone_from(&section.payloads);
+        }
+        is_new
+    }
+
+    /// Decides what becomes of each format of the track followed.
+    pub fn map(&mut self, formats: &Formats) {
+        self.mapped = formats.map(&self.payloads);
+        self.latest = (0, self.mapped.first().copied().flatten());
+    }
+
+    /// What becomes of format `index`; `None` when the client cannot take it.
+    fn mapped(&mut self, index: u8) -> Option<Mapped> {
+        if self.latest.0 != index {
+            self.latest = (index, self.mapped.get(usize::from(index)).copied().flatten());
+        }
+        self.latest.1
     }
 
     /// Registers the line's SSRCs with the cipher, once keys exist.
@@ -137,6 +162,8 @@ impl Line {
     /// Follows another track, or none. The stream goes on where it was.
     pub fn follow(&mut self, track: Option<u32>) {
         self.track = track;
+        self.mapped.clear();
+        self.latest = (0, None);
         self.current = None;
         self.target = None;
         self.backlog = None;
@@ -186,14 +213,17 @@ impl Line {
         payload: &[u8],
         sink: &mut Sink<'_>,
     ) -> Forwarded {
-        let Some(map) = self.payload else { return Forwarded::Dropped(DropReason::UnknownPayloadType) };
         let Some(stream) = self.stream else { return Forwarded::Dropped(DropReason::NoKeys) };
         if !self.admits(track, layer, packet) {
             self.counters.filtered += 1;
             return Forwarded::Filtered;
         }
+        let Some(map) = self.mapped(packet.format) else {
+            return Forwarded::Dropped(DropReason::CodecUnsupported);
+        };
+        let body = self.body(track, layer, packet, payload, map);
         // Nothing may change before there is a place for the packet: it will be offered again.
-        if !sink.egress.has_room_for(&sink.route, self.sealed_len(packet, payload.len(), sink)) {
+        if !sink.egress.has_room_for(&sink.route, self.sealed_len(packet, &body, sink)) {
             return Forwarded::Full;
         }
         self.switch_if_due(track, layer, packet);
@@ -212,10 +242,11 @@ impl Line {
             ssrc: self.ssrc,
         };
         let seal = Seal { stream, seq: rewritten.seq, repaired: None };
-        let result = self.write(&fields, packet, &rewritten, payload, seal, sink);
+        let result = self.write(&fields, packet, &rewritten, &body, seal, sink);
         if result == Forwarded::Sent {
+            let octets = body.payload.len() as u32 - u32::from(packet.padding);
             self.counters.packets = self.counters.packets.wrapping_add(1);
-            self.counters.octets = self.counters.octets.wrapping_add(u32::from(packet.len));
+            self.counters.octets = self.counters.octets.wrapping_add(octets);
         }
         result
     }
@@ -228,12 +259,10 @@ impl Line {
         track: &Track,
         sink: &mut Sink<'_>,
     ) -> Option<Forwarded> {
-        let pt = self.payload?.rtx_pt?;
         let seq = self.rewriter.highest()?.nearest(wire);
         let (layer, source) = self.rewriter.source_of(seq)?;
         let was_sent = sink.seal.has_sealed(self.stream?, seq);
-        let repair = self.repair.as_mut()?;
-        if !repair.limit.admits(now, seq.0) {
+        if !self.repair.as_mut()?.limit.admits(now, seq.0) {
             return None;
         }
         let history = &track.layers.get(usize::from(layer))?.history;
@@ -242,9 +271,11 @@ impl Line {
             return was_sent.then_some(Forwarded::Dropped(DropReason::HistoryGone));
         };
         let rewritten = self.rewriter.rewrite_again(seq, packet)?;
+        let map = self.mapped(packet.format)?;
+        let (pt, repair) = (map.rtx_pt?, self.repair.as_ref()?);
         let seal = Seal { stream: repair.stream?, seq: repair.next, repaired: Some(rewritten.seq.wire()) };
         // Padding is not repaired (RFC 4588 §4).
-        let payload = &payload[..usize::from(packet.len)];
+        let body = self.body(track, layer, packet, &payload[..usize::from(packet.len)], map);
         let fields = RtpFields {
             marker: packet.marker,
             padding: false,
@@ -253,7 +284,7 @@ impl Line {
             timestamp: rewritten.timestamp,
             ssrc: repair.ssrc,
         };
-        let result = self.write(&fields, packet, &rewritten, payload, seal, sink);
+        let result = self.write(&fields, packet, &rewritten, &body, seal, sink);
         if result == Forwarded::Sent {
             self.counters.resent += 1;
             if let Some(repair) = &mut self.repair {
@@ -265,10 +296,11 @@ impl Line {
 
     /// A time mapping of the layer being sent, in the line's own media time, for its sender report.
     pub fn report_time(&self, now: Instant, track: &Track) -> Option<(u64, u32)> {
-        let mapping = track.layers.get(usize::from(self.current?))?.mapping?;
+        let layer = track.layers.get(usize::from(self.current?))?;
+        let mapping = layer.mapping?;
         let elapsed = now.saturating_duration_since(mapping.arrival);
         let ntp = mapping.ntp.0.wrapping_add(((elapsed.as_nanos() << 32) / 1_000_000_000) as u64);
-        let ticks = elapsed.as_micros() as u64 * u64::from(track.codec().clock_rate()) / 1_000_000;
+        let ticks = elapsed.as_micros() as u64 * u64::from(layer.clock_rate) / 1_000_000;
         Some((ntp, self.rewriter.timestamp(mapping.timestamp.wrapping_add(ticks as u32))))
     }
 
@@ -286,7 +318,7 @@ impl Line {
             return;
         }
         let mappings = self.current.and_then(|old| track.mappings(old, layer));
-        self.rewriter.switch_to(layer, packet, mappings);
+        self.rewriter.switch_to(layer, packet, track.formats.clock_rate(packet.format), mappings);
         self.current = Some(layer);
         let highest = track.layers.get(usize::from(layer)).and_then(|layer| layer.nack.highest());
         self.backlog = highest
@@ -313,9 +345,38 @@ impl Line {
         }
     }
 
-    /// Bytes of the datagram that carries `payload`, unrepaired.
-    fn sealed_len(&self, packet: &Packet, payload_len: usize, sink: &Sink<'_>) -> usize {
-        self.header.len(packet.audio_level.is_some()) + payload_len + sink.seal.overhead_rtp()
+    /// What of a packet goes out here.
+    fn body<'a>(
+        &self,
+        track: &'a Track,
+        layer: u8,
+        packet: &Packet,
+        payload: &'a [u8],
+        map: Mapped,
+    ) -> Body<'a> {
+        let payload = match (&packet.outline, map.redundancy) {
+            (Outline::Redundant(redundancy), Redundant::Strip) => {
+                redundancy.primary(payload).unwrap_or_default()
+            }
+            _ => payload,
+        };
+        let mut passed: &[u8] = &[];
+        if packet.passed_len > 0 && self.header.passes() {
+            let layer = track.layers.get(usize::from(layer));
+            passed = layer.map_or(passed, |layer| layer.history.passed(packet));
+        }
+        Body { payload, passed, redundancy: map.redundancy }
+    }
+
+    /// Bytes of the datagram that carries `body`, unrepaired.
+    fn sealed_len(&self, packet: &Packet, body: &Body<'_>, sink: &Sink<'_>) -> usize {
+        let has_level = packet.audio_level.is_some();
+        let header_len = if body.passed.is_empty() {
+            self.header.len(has_level)
+        } else {
+            self.header.len_passing(has_level, body.passed)
+        };
+        header_len + body.payload.len() + sink.seal.overhead_rtp()
     }
 
     /// Writes and seals one packet straight into the train.
@@ -324,32 +385,35 @@ impl Line {
         fields: &RtpFields,
         packet: &Packet,
         rewritten: &Rewritten,
-        payload: &[u8],
+        body: &Body<'_>,
         seal: Seal,
         sink: &mut Sink<'_>,
     ) -> Forwarded {
         let prefix_len = if seal.repaired.is_some() { REPAIR_PREFIX } else { 0 };
-        let len = self.sealed_len(packet, payload.len(), sink) + prefix_len;
+        let len = self.sealed_len(packet, body, sink) + prefix_len;
         if len > LANE_BYTES_MAX {
             return Forwarded::Dropped(DropReason::TooLarge);
         }
-        let twcc = *sink.next_twcc;
+        let (twcc, level) = (*sink.next_twcc, packet.audio_level);
         let Some(place) = sink.egress.reserve(&sink.route, len) else { return Forwarded::Full };
-        let header_len = self.header.write(place, fields, packet.audio_level, twcc);
-        let is_patched = packet.vp8.is_some_and(|vp8| {
-            vp8.picture_id != rewritten.picture_id || vp8.tl0_picture_index != rewritten.tl0_picture_index
-        });
+        let header_len = if body.passed.is_empty() {
+            self.header.write(place, fields, level, twcc)
+        } else {
+            self.header.write_passing(place, fields, level, twcc, body.passed, rewritten.frame_number)
+        };
+        let payload = body.payload;
+        let is_patched = body.is_patched(packet, rewritten);
         let sealed = if prefix_len == 0 && !is_patched {
             sink.seal.seal_rtp(seal.stream, seal.seq, header_len, payload, place)
         } else {
             // The shared plaintext is never patched: the copy in the train is.
-            let body = &mut place[header_len..header_len + prefix_len + payload.len()];
+            let copy = &mut place[header_len..header_len + prefix_len + payload.len()];
             if let Some(original) = seal.repaired {
-                body[..REPAIR_PREFIX].copy_from_slice(&original.to_be_bytes());
+                copy[..REPAIR_PREFIX].copy_from_slice(&original.to_be_bytes());
             }
-            body[prefix_len..].copy_from_slice(payload);
-            if let Some(vp8) = packet.vp8.filter(|_| is_patched) {
-                vp8.patch(&mut body[prefix_len..], rewritten.picture_id, rewritten.tl0_picture_index);
+            copy[prefix_len..].copy_from_slice(payload);
+            if is_patched {
+                body.patch(packet, rewritten, &mut copy[prefix_len..]);
             }
             sink.seal.seal_rtp_in_place(seal.stream, seal.seq, header_len, place)
         };
@@ -362,6 +426,41 @@ impl Line {
             *sink.next_twcc = twcc.wrapping_add(1);
         }
         Forwarded::Sent
+    }
+}
+
+/// What of one packet goes out on one line.
+#[derive(Clone, Copy)]
+struct Body<'a> {
+    payload: &'a [u8],
+    /// Header extension elements as the history keeps them.
+    passed: &'a [u8],
+    redundancy: Redundant,
+}
+
+impl Body<'_> {
+    /// Whether the payload goes out other than it is kept.
+    fn is_patched(&self, packet: &Packet, rewritten: &Rewritten) -> bool {
+        match &packet.outline {
+            Outline::Picture(picture) => {
+                picture.picture_id != rewritten.picture_id
+                    || picture.tl0_picture_index != rewritten.tl0_picture_index
+            }
+            Outline::Redundant(_) => matches!(self.redundancy, Redundant::Renumber(_)),
+            Outline::Opaque => false,
+        }
+    }
+
+    fn patch(&self, packet: &Packet, rewritten: &Rewritten, copy: &mut [u8]) {
+        match (&packet.outline, self.redundancy) {
+            (Outline::Picture(picture), _) => {
+                picture.patch(copy, rewritten.picture_id, rewritten.tl0_picture_index);
+            }
+            (Outline::Redundant(redundancy), Redundant::Renumber(pt)) => {
+                redundancy.renumber(copy, pt);
+            }
+            _ => {}
+        }
     }
 }
 

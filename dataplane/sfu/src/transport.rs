@@ -10,6 +10,8 @@ use auralink_rtc::peer::Peer;
 use auralink_rtc::twcc::TwccRecorder;
 
 use crate::departures::Departures;
+use crate::elements::ElementIds;
+use crate::formats::PayloadTypes;
 use crate::subscriber::Line;
 
 /// SSRCs one transport may send from: three layers with repair on each of its sections would be 6 a section.
@@ -35,6 +37,9 @@ pub struct Uplink {
     pub section: ReceiveSection,
     /// Slot of the track.
     pub track: u32,
+    /// What the section's payload types and extension identifiers mean.
+    pub types: PayloadTypes,
+    pub elements: ElementIds,
 }
 
 /// Which of up to [`LINES_MAX`] lines have packets to send.

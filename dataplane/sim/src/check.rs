@@ -158,15 +158,19 @@ impl Checker {
             if step < 0 || step > rate * 61 {
                 self.fail(format!("{name}: media time steps by {step} from {seq_a} to {seq_b}"));
             }
-            let ids = (a.descriptor.and_then(|d| d.picture_id), b.descriptor.and_then(|d| d.picture_id));
-            if let (Some(before), Some(after)) = ids
-                && **seq_b == **seq_a + 1
-            {
-                let step = after.value.wrapping_sub(before.value) & 0x7fff;
-                let key = |identity: &Identity| (identity.client, identity.layer, identity.frame);
-                let same_frame = key(&a.identity) == key(&b.identity);
-                if step != u16::from(!same_frame) {
-                    self.fail(format!("{name}: picture id steps by {step} from {seq_a} to {seq_b}"));
+            if **seq_b != **seq_a + 1 {
+                continue;
+            }
+            let key = |identity: &Identity| (identity.client, identity.layer, identity.frame);
+            let is_next = key(&a.identity) != key(&b.identity);
+            let kinds = [
+                ("picture id", a.ids.picture, b.ids.picture, 0x7fff),
+                ("frame number", a.ids.frame, b.ids.frame, 0xffff),
+            ];
+            for (kind, before, after, mask) in kinds {
+                let step = before.zip(after).map(|(before, after)| after.wrapping_sub(before) & mask);
+                if let Some(step) = step.filter(|step| *step != u16::from(is_next)) {
+                    self.fail(format!("{name}: {kind} steps by {step} from {seq_a} to {seq_b}"));
                 }
             }
         }

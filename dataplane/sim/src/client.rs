@@ -4,7 +4,8 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
-use auralink_proto::{TrackId, TransportId};
+use auralink_codecs::dependency::DependencyDescriptor;
+use auralink_proto::{Codec, TrackId, TransportId};
 use auralink_rtc::classify::{Kind, classify};
 use auralink_rtc::dtls::{Certificate, DtlsRole};
 use auralink_rtc::egress::Egress;
@@ -15,8 +16,9 @@ use auralink_rtc::rtp::RtpHeader;
 use auralink_rtc::units::Route;
 
 use crate::link::Quality;
-use crate::media;
-use crate::publish::{Publisher, RTX_PT, Sealed};
+use crate::media::{self, Identity, Ids};
+use crate::numbers::Numbers;
+use crate::publish::{DEPENDENCY, Publisher, Sealed};
 use crate::receive::{Arrived, Received};
 
 /// Between looks at what has to be asked for.
@@ -33,6 +35,7 @@ pub struct Invitation {
     pub server_ice: IceCredentials,
     pub server_fingerprint: [u8; 32],
     pub own_ice: IceCredentials,
+    pub numbers: Numbers,
 }
 
 pub struct Client {
@@ -44,6 +47,7 @@ pub struct Client {
     pub quality: Quality,
     pub peer: Peer,
     pub publisher: Publisher,
+    pub numbers: Numbers,
     /// By media SSRC of the line.
     pub lines: BTreeMap<u32, Received>,
     /// Repair SSRC → media SSRC.
@@ -86,7 +90,8 @@ impl Client {
             tracks: invitation.tracks,
             quality: invitation.quality,
             peer: Peer::new(now, config, certificate, salt).expect("a controlling peer with an address"),
-            publisher: Publisher::new(now, index, salt),
+            publisher: Publisher::new(now, index, salt, invitation.numbers.clone()),
+            numbers: invitation.numbers,
             lines: BTreeMap::new(),
             repairs: BTreeMap::new(),
             egress: Egress::new(64),
@@ -153,7 +158,10 @@ impl Client {
                 return;
             }
         };
-        let is_repair = header.pt == RTX_PT;
+        let Some((codec, is_repair)) = self.numbers.read(header.pt) else {
+            self.faults.push(format!("payload type {}, which was not negotiated", header.pt));
+            return;
+        };
         let media_ssrc = if is_repair { self.repairs.get(&header.ssrc).copied() } else { Some(header.ssrc) };
         let Some(line) = media_ssrc.and_then(|ssrc| self.lines.get_mut(&ssrc)) else {
             self.faults.push(format!("a packet on SSRC {}, which is no line's", header.ssrc));
@@ -163,11 +171,12 @@ impl Client {
             Some((original, rest)) if is_repair => (u16::from_be_bytes(*original), rest),
             _ => (header.seq, &payload[..len]),
         };
-        let Some((identity, descriptor)) = media::read(line.video, payload) else {
-            self.faults.push(format!("SSRC {} number {wire}: the payload was changed", header.ssrc));
+        let dependency = header.extension(bytes, DEPENDENCY);
+        let Some((identity, ids)) = read(&self.numbers, codec, line.video, payload, dependency) else {
+            self.faults.push(format!("SSRC {} number {wire}: the {codec:?} was changed", header.ssrc));
             return;
         };
-        let arrived = Arrived { identity, timestamp: header.timestamp, at: now, descriptor };
+        let arrived = Arrived { identity, timestamp: header.timestamp, at: now, ids };
         if let Err(fault) = line.on_packet(now, wire, arrived) {
             self.faults.push(fault);
         }
@@ -175,7 +184,8 @@ impl Client {
 
     /// Which number of which line a repair packet that the network lost carried.
     pub fn read_lost_repair(&mut self, bytes: &[u8]) -> Option<(u32, u16)> {
-        let header = RtpHeader::parse(bytes).filter(|header| header.pt == RTX_PT)?;
+        let is_repair = |header: &RtpHeader| self.numbers.read(header.pt).is_some_and(|(_, repair)| repair);
+        let header = RtpHeader::parse(bytes).filter(is_repair)?;
         let media = *self.repairs.get(&header.ssrc)?;
         let mut payload = vec![0; bytes.len()];
         self.peer.srtp_open()?.open_rtp(&header, bytes, &mut payload).ok()?;
@@ -241,5 +251,29 @@ impl Client {
                 self.sealed.push(Sealed { bytes: sealed, identity: None });
             }
         }
+    }
+}
+
+/// What a payload and its dependency descriptor say; `None` when they are not what was sent.
+fn read(
+    numbers: &Numbers,
+    codec: Codec,
+    video: bool,
+    payload: &[u8],
+    dependency: Option<&[u8]>,
+) -> Option<(Identity, Ids)> {
+    let payload = match codec {
+        Codec::Red => media::present(numbers.pt(Codec::Opus)?, payload)?,
+        _ => payload,
+    };
+    let (identity, mut ids) = media::read(codec, video, payload)?;
+    let dependency = dependency.and_then(DependencyDescriptor::parse);
+    if matches!(codec, Codec::Vp9 { .. } | Codec::Av1 { .. }) {
+        let dependency = dependency?;
+        ids.frame = Some(dependency.frame_number);
+        (dependency.has_structure == identity.keyframe_start).then_some((identity, ids))
+    } else {
+        // Others are better off without one.
+        dependency.is_none().then_some((identity, ids))
     }
 }

@@ -1,11 +1,12 @@
 //! Control, played: complete specifications, one version after the other, from who is in the room and what is live.
 
 use auralink_proto::{
-    Codec, DataChannels, DtlsRole, ExtensionMap, ExtensionUri, Fingerprint, IceCredentials, MediaKind, Mid,
-    PayloadMap, ReceiveSection, Rid, RoomId, SendSection, TrackId, TransportId, TransportSpec,
+    DataChannels, DtlsRole, ExtensionMap, ExtensionUri, Fingerprint, IceCredentials, MediaKind, Mid,
+    ReceiveSection, Rid, RoomId, SendSection, TrackId, TransportId, TransportSpec,
 };
 
-use crate::publish::{AUDIO_PT, LEVEL, MID, REPAIRED_RID, RID, RIDS, RTX_PT, TWCC, VIDEO_PT};
+use crate::numbers::Numbers;
+use crate::publish::{DEPENDENCY, LEVEL, MID, REPAIRED_RID, RID, RIDS, TWCC};
 
 /// A line of `viewer` for media of the person in `seat`.
 pub fn line_ssrc(viewer: u16, seat: usize, video: bool) -> u32 {
@@ -35,32 +36,20 @@ pub struct Member {
     pub tracks: [TrackId; 2],
     pub live: [bool; 2],
     pub muted: bool,
+    pub numbers: Numbers,
 }
 
-fn extensions() -> ExtensionMap {
+fn extensions(numbers: &Numbers) -> ExtensionMap {
     let mut map = ExtensionMap::default();
     map.set(ExtensionUri::Mid, MID);
     map.set(ExtensionUri::Rid, RID);
     map.set(ExtensionUri::RepairedRid, REPAIRED_RID);
     map.set(ExtensionUri::AudioLevel, LEVEL);
     map.set(ExtensionUri::TransportCc, TWCC);
-    map
-}
-
-fn payload(video: bool) -> PayloadMap {
-    if video {
-        let rtx_pt = Some(RTX_PT);
-        PayloadMap { pt: VIDEO_PT, codec: Codec::Vp8, rtx_pt, nack: true, pli: true, transport_cc: true }
-    } else {
-        PayloadMap {
-            pt: AUDIO_PT,
-            codec: Codec::Opus,
-            rtx_pt: None,
-            nack: true,
-            pli: false,
-            transport_cc: true,
-        }
+    if numbers.dependency {
+        map.set(ExtensionUri::DependencyDescriptor, DEPENDENCY);
     }
+    map
 }
 
 const fn kind(video: bool) -> MediaKind {
@@ -74,8 +63,9 @@ pub fn spec(room: RoomId, seats: &[Option<Member>], seat: usize) -> Option<Trans
         mid: Mid::new(if video { b"1" } else { b"0" }).expect("a short mid"),
         kind: kind(video),
         track: member.tracks[usize::from(video)],
-        payloads: vec![payload(video)],
-        extensions: extensions(),
+        payloads: member.numbers.payloads(video).to_vec(),
+        encrypted: false,
+        extensions: extensions(&member.numbers),
         rids: if video {
             RIDS.iter().filter_map(|rid| Rid::new(rid.as_bytes())).collect()
         } else {
@@ -97,8 +87,8 @@ pub fn spec(room: RoomId, seats: &[Option<Member>], seat: usize) -> Option<Trans
                 kind: kind(video),
                 ssrc,
                 rtx_ssrc: video.then(|| repair_ssrc(ssrc)),
-                payloads: vec![payload(video)],
-                extensions: extensions(),
+                payloads: member.numbers.payloads(video).to_vec(),
+                extensions: extensions(&member.numbers),
                 track,
             }
         })

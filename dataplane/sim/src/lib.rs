@@ -10,6 +10,7 @@ pub mod client;
 pub mod control;
 pub mod link;
 pub mod media;
+pub mod numbers;
 pub mod publish;
 pub mod receive;
 pub mod rng;

@@ -1,14 +1,17 @@
-//! The sending half of a client: Opus and three VP8 layers, retransmissions, sender reports. A keyframe only when asked.
+//! The sending half of a client: audio and three layers of video, retransmissions, sender reports. A keyframe only when asked.
 
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
+use auralink_proto::Codec;
+use auralink_rtc::ext::Form;
 use auralink_rtc::rtcp::{RtcpWriter, SenderInfo};
-use auralink_rtc::rtp::{RtpFields, write_header};
+use auralink_rtc::rtp::{HeaderWriter, RtpFields};
 use auralink_rtc::srtp::{SealStream, SrtpSeal};
 use auralink_rtc::units::{NtpTime, SeqNo};
 
 use crate::media::{self, Identity};
+use crate::numbers::Numbers;
 
 pub const AUDIO_PT: u8 = 111;
 pub const VIDEO_PT: u8 = 96;
@@ -18,6 +21,7 @@ pub const RID: u8 = 2;
 pub const REPAIRED_RID: u8 = 3;
 pub const LEVEL: u8 = 4;
 pub const TWCC: u8 = 5;
+pub const DEPENDENCY: u8 = 6;
 pub const RIDS: [&str; 3] = ["q", "h", "f"];
 
 const AUDIO_INTERVAL: Duration = Duration::from_millis(40);
@@ -26,6 +30,10 @@ const REPORT_INTERVAL: Duration = Duration::from_secs(1);
 /// Packets per frame of each layer; a keyframe has three times as many.
 const PACKETS: [usize; 3] = [1, 2, 4];
 const PAYLOAD_LEN: usize = 260;
+/// A sender of redundant audio sends one packet in so many without.
+const PLAIN_EVERY: u64 = 5;
+/// Octets of the dependency descriptor that begins a key frame: more than the one-byte form takes.
+const STRUCTURE_LEN: usize = 40;
 /// Packets kept for retransmission.
 const KEPT: usize = 400;
 
@@ -48,6 +56,7 @@ struct Stream {
 /// Everything one client publishes.
 pub struct Publisher {
     client: u16,
+    numbers: Numbers,
     streams: Vec<Stream>,
     origin: Instant,
     next_audio: Instant,
@@ -69,7 +78,7 @@ pub struct Sealed {
 
 impl Publisher {
     /// `salt` sets initial numbers, near a wrap for some.
-    pub fn new(now: Instant, client: u16, salt: u64) -> Self {
+    pub fn new(now: Instant, client: u16, salt: u64, numbers: Numbers) -> Self {
         let base = u32::from(client) * 16 + 1;
         let stream = |index: u32, video, layer| Stream {
             video,
@@ -88,6 +97,7 @@ impl Publisher {
         let streams = vec![stream(0, false, 0), stream(1, true, 0), stream(2, true, 1), stream(3, true, 2)];
         Self {
             client,
+            numbers,
             streams,
             origin: now,
             next_audio: now,
@@ -147,8 +157,9 @@ impl Publisher {
             repair.extend_from_slice(&payload);
             let seq = stream.repair_seq;
             stream.repair_seq.0 += 1;
-            let fields = RtpFields { pt: RTX_PT, ssrc: stream.repair_ssrc, seq: seq.wire(), ..fields };
-            let bytes = self.seal(index, true, seq, &fields, &repair, seal);
+            let Some(pt) = self.numbers.repair_of(fields.pt) else { continue };
+            let fields = RtpFields { pt, ssrc: stream.repair_ssrc, seq: seq.wire(), ..fields };
+            let bytes = self.seal(index, &identity, true, (seq, &fields), &repair, seal);
             out.extend(bytes.map(|bytes| Sealed { bytes, identity: Some(identity) }));
         }
     }
@@ -167,7 +178,7 @@ impl Publisher {
         let elapsed_us = now.saturating_duration_since(self.origin).as_micros() as u64;
         let stream = &mut self.streams[index];
         let is_keyframe = stream.video && std::mem::take(&mut stream.wants_keyframe);
-        let rate = if stream.video { 90 } else { 48 };
+        let rate = u64::from(self.numbers.clock_rate(stream.video)) / 1_000;
         let timestamp = stream.timestamp_offset.wrapping_add((elapsed_us * rate / 1_000) as u32);
         let usual = if stream.video { PACKETS[usize::from(stream.layer)] } else { 1 };
         let packets = if is_keyframe { usual * 3 } else { usual };
@@ -182,11 +193,11 @@ impl Publisher {
                 frame: stream.frame,
                 keyframe_start: is_keyframe && packet == 0,
             };
-            let payload = media::write(&identity, packet == 0, PAYLOAD_LEN);
+            let (pt, payload) = compose(&self.numbers, &identity, packet == 0);
             let fields = RtpFields {
                 marker: packet + 1 == packets,
                 padding: false,
-                pt: if stream.video { VIDEO_PT } else { AUDIO_PT },
+                pt,
                 seq: stream.seq.wire(),
                 timestamp,
                 ssrc: stream.ssrc,
@@ -198,7 +209,7 @@ impl Publisher {
                 stream.kept.pop_front();
             }
             stream.kept.push_back((identity, fields, payload.clone()));
-            let bytes = self.seal(index, false, seq, &fields, &payload, seal);
+            let bytes = self.seal(index, &identity, false, (seq, &fields), &payload, seal);
             out.extend(bytes.map(|bytes| Sealed { bytes, identity: Some(identity) }));
         }
     }
@@ -206,9 +217,9 @@ impl Publisher {
     fn seal(
         &mut self,
         index: usize,
+        identity: &Identity,
         is_repair: bool,
-        seq: SeqNo,
-        fields: &RtpFields,
+        (seq, fields): (SeqNo, &RtpFields),
         payload: &[u8],
         seal: &mut SrtpSeal,
     ) -> Option<Vec<u8>> {
@@ -221,10 +232,17 @@ impl Publisher {
         let twcc = self.twcc.to_be_bytes();
         self.twcc = self.twcc.wrapping_add(1);
         let rid_id = if is_repair { REPAIRED_RID } else { RID };
-        let video = [(MID, &b"1"[..]), (rid_id, rid), (TWCC, &twcc[..])];
+        let dependency = dependency(identity);
+        let video = [(MID, &b"1"[..]), (rid_id, rid), (TWCC, &twcc[..]), (DEPENDENCY, &dependency[..])];
         let audio = [(MID, &b"0"[..]), (LEVEL, &[0x80 | 20][..]), (TWCC, &twcc[..])];
-        let mut place = vec![0; 64];
-        let header_len = write_header(&mut place, fields, if stream.video { &video } else { &audio })?;
+        let video = if self.numbers.dependency { &video[..] } else { &video[..3] };
+        let elements = if stream.video { video } else { &audio[..] };
+        let is_long = elements.iter().any(|(_, value)| value.len() > 16);
+        let form = if is_long { Form::TwoByte } else { Form::OneByte };
+        let mut place = vec![0; 128];
+        let mut writer = HeaderWriter::with_form(&mut place, fields, form)?;
+        let is_whole = elements.iter().all(|(id, value)| writer.extension(*id, value));
+        let header_len = is_whole.then(|| writer.finish())?;
         place.truncate(header_len);
         place.resize(header_len + payload.len() + seal.overhead_rtp(), 0);
         seal.seal_rtp(if is_repair { repair } else { media }, seq, header_len, payload, &mut place).ok()?;
@@ -237,7 +255,7 @@ impl Publisher {
         for stream in self.streams.iter().filter(|stream| stream.sent > 0) {
             let mut compound = [0; 128];
             let mut writer = RtcpWriter::new(&mut compound);
-            let rate = if stream.video { 90 } else { 48 };
+            let rate = u64::from(self.numbers.clock_rate(stream.video)) / 1_000;
             let ticks = elapsed.as_micros() as u64 * rate / 1_000;
             let rtp_time = stream.timestamp_offset.wrapping_add(ticks as u32);
             let info = SenderInfo { ssrc: stream.ssrc, ntp, rtp_time, packets: stream.sent, octets: 0 };
@@ -249,5 +267,30 @@ impl Publisher {
                 }
             }
         }
+    }
+}
+
+/// A packet's dependency descriptor: sent whatever the codec.
+fn dependency(identity: &Identity) -> Vec<u8> {
+    let [high, low] = (identity.frame as u16).to_be_bytes();
+    let mut value = vec![identity.frame as u8 & 0x3f, high, low];
+    if identity.keyframe_start {
+        value[0] |= 0x80;
+        value.resize(STRUCTURE_LEN, 0x80);
+    }
+    value
+}
+
+/// One packet's payload type and payload.
+fn compose(numbers: &Numbers, identity: &Identity, frame_start: bool) -> (u8, Vec<u8>) {
+    let codec = if identity.video { numbers.sends_video } else { numbers.sends_audio };
+    // A sender may go over to what is inside its redundant audio, and back, without a word.
+    let codec =
+        if codec == Codec::Red && identity.seq.is_multiple_of(PLAIN_EVERY) { Codec::Opus } else { codec };
+    let payload = media::write_as(codec, identity, frame_start, PAYLOAD_LEN);
+    let pt = numbers.pt(codec).expect("what is sent was negotiated");
+    match (codec, numbers.pt(Codec::Opus)) {
+        (Codec::Red, Some(opus)) => (pt, media::redundant(opus, &payload)),
+        _ => (pt, payload),
     }
 }

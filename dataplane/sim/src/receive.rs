@@ -3,11 +3,10 @@
 use std::collections::BTreeMap;
 use std::time::Instant;
 
-use auralink_codecs::vp8;
 use auralink_rtc::units::SeqNo;
 use auralink_sfu::nack::{Gap, NackGenerator};
 
-use crate::media::Identity;
+use crate::media::{Identity, Ids};
 
 /// What a line's packet was.
 #[derive(Clone, Copy, Debug)]
@@ -15,7 +14,7 @@ pub struct Arrived {
     pub identity: Identity,
     pub timestamp: u32,
     pub at: Instant,
-    pub descriptor: Option<vp8::Descriptor>,
+    pub ids: Ids,
 }
 
 /// One line as its client sees it.

@@ -2,7 +2,10 @@
 
 use std::time::Duration;
 
+use auralink_proto::Codec;
+
 use crate::link::Quality;
+use crate::numbers::Numbers;
 use crate::rng::Rng;
 
 /// A fault put in on purpose, to see that the checks find it.
@@ -17,6 +20,27 @@ pub enum Plant {
     LostKeyframeRequest,
 }
 
+/// What clients send and can receive.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Codecs {
+    /// Opus and VP8, under the same numbers for everyone.
+    Plain,
+    /// Everybody receives nearly everything and sends something else, under numbers of its own.
+    Mixed,
+    /// The same, but everyone sends this video codec.
+    Only(Codec),
+}
+
+impl Codecs {
+    pub fn numbers(self, client: u16) -> Numbers {
+        match self {
+            Self::Plain => Numbers::plain(),
+            Self::Mixed => Numbers::mixed(client),
+            Self::Only(codec) => Numbers::mixed(client).sending_video(codec),
+        }
+    }
+}
+
 #[derive(Clone, Debug)]
 pub struct Scenario {
     pub seed: u64,
@@ -28,6 +52,7 @@ pub struct Scenario {
     pub duration: Duration,
     /// People come and go, mute, and change what they want.
     pub restless: bool,
+    pub codecs: Codecs,
     pub plant: Plant,
 }
 
@@ -49,6 +74,7 @@ impl Scenario {
             duration: Duration::from_secs(60),
             restless: rng.chance(800),
             plant: Plant::None,
+            codecs: if rng.chance(500) { Codecs::Mixed } else { Codecs::Plain },
         }
     }
 
@@ -62,6 +88,7 @@ impl Scenario {
             quality: Quality::PERFECT,
             duration: Duration::from_secs(20),
             restless: false,
+            codecs: Codecs::Plain,
             plant: Plant::None,
         }
     }

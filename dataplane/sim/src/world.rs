@@ -421,6 +421,7 @@ impl World {
             pwd: ice.pwd.clone(),
         };
         let address = SocketAddr::new(IpAddr::from([10, 1, 0, seat as u8 + 1]), 20_000 + index);
+        let numbers = self.scenario.codecs.numbers(index);
         let invitation = Invitation {
             transport,
             tracks,
@@ -429,6 +430,7 @@ impl World {
             server_ice: rtc(&local_ice),
             server_fingerprint: self.certificate.fingerprint(),
             own_ice: rtc(&remote_ice),
+            numbers: numbers.clone(),
         };
         self.seats[seat] = Some(Member {
             transport,
@@ -440,6 +442,7 @@ impl World {
             tracks,
             live: [false; 2],
             muted: false,
+            numbers,
         });
         let mut client = Client::new(self.now, index, address, invitation, &self.client_certificate);
         client.publisher.deaf = self.scenario.plant == Plant::LostKeyframeRequest;
@@ -534,7 +537,7 @@ impl World {
 
     fn on_event(&mut self, event: Event) {
         match event {
-            Event::TrackLive { track } => {
+            Event::TrackLive { track, .. } => {
                 for member in self.seats.iter_mut().flatten() {
                     if let Some(at) = member.tracks.iter().position(|held| *held == track) {
                         member.live[at] = true;

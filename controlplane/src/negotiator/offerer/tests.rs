@@ -4,7 +4,8 @@ use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use auralink_proto::{
-    Candidate, DataChannels, Fingerprint, MediaKind, RoomId, ShardId, TrackId, TransportId, TransportSpec,
+    Candidate, Codec, DataChannels, Fingerprint, MediaKind, RoomId, ShardId, TrackId, TransportId,
+    TransportSpec,
 };
 use proptest::prelude::*;
 
@@ -31,7 +32,9 @@ fn track(n: u64) -> TrackId {
 }
 
 fn wanted(n: u64, kind: MediaKind) -> Wanted {
-    Wanted { track: track(n), kind, sid: format!("TR_{n}"), publisher_sid: format!("PA_{n}") }
+    let codec = if kind == MediaKind::Audio { Codec::Opus } else { Codec::Vp8 };
+    let (sid, publisher_sid) = (format!("TR_{n}"), format!("PA_{n}"));
+    Wanted { track: track(n), kind, sid, publisher_sid, codec, encrypted: false }
 }
 
 /// The answer of a browser: every section taken, what is sent received; a `refused` kind rejected.
@@ -71,6 +74,7 @@ impl Desk {
             transport: TransportId::new(ShardId(0), 77),
             room: RoomId::new(ShardId(0), 5),
             fingerprint: Fingerprint([0xAB; 32]),
+            codecs: Default::default(),
             candidates: vec![Candidate { address: "10.77.0.1:7882".parse().unwrap() }],
         };
         let offerer = Offerer::new(local, at_once, &mut random);

@@ -144,7 +144,7 @@ impl Shard {
             std::mem::take(&mut transport.uplinks).into_iter().map(Some).collect();
         let mut moved = vec![None; old.len()];
         let mut uplinks = Vec::with_capacity(sections.len());
-        let mut changed = Vec::new();
+        let (mut muted, mut described) = (Vec::new(), Vec::new());
         for section in sections {
             let at = old.iter().position(|held| {
                 held.as_ref().is_some_and(|held| {
@@ -154,15 +154,17 @@ impl Shard {
                 })
             });
             let index = uplinks.len() as u8;
-            if let Some((at, mut uplink)) = at.and_then(|at| Some((at, old[at].take()?))) {
+            if let Some((at, uplink)) = at.and_then(|at| Some((at, old[at].take()?))) {
                 moved[at] = Some(index);
                 if uplink.section.muted != section.muted {
-                    changed.push((uplink.track, section.muted));
+                    muted.push((uplink.track, section.muted));
                 }
-                uplink.section = section;
-                uplinks.push(uplink);
+                if self.take_formats(uplink.track, &section) {
+                    described.push(uplink.track);
+                }
+                uplinks.push(self.uplink(uplink.track, section));
             } else if let Some(track) = self.create_track(slot, &section) {
-                uplinks.push(Uplink { section, track });
+                uplinks.push(self.uplink(track, section));
             }
         }
         if let Some(transport) = self.transports.get_mut(slot) {
@@ -176,8 +178,12 @@ impl Shard {
         for ended in old.into_iter().flatten() {
             self.remove_track(ended.track, out);
         }
-        for (track, muted) in changed {
+        for (track, muted) in muted {
             self.set_muted(now, track, muted, out);
+        }
+        for track in described {
+            self.map_followers(track);
+            self.describe(track, out);
         }
     }
 
@@ -186,6 +192,7 @@ impl Shard {
         let source = Source::Local { transport };
         let mut track = Track::new(section.track, section.kind, source, layers, &self.config);
         track.muted = section.muted;
+        track.formats.take(&section.payloads, section.encrypted);
         let slot = self.tracks.insert(Box::new(track))?;
         self.by_track.insert(section.track, slot);
         Some(slot)
@@ -194,11 +201,7 @@ impl Shard {
     fn set_muted(&mut self, now: Instant, slot: u32, muted: bool, out: &mut Output<'_>) {
         let Some(track) = self.tracks.get_mut(slot) else { return };
         track.muted = muted;
-        let layers = track.layers.len() as u8;
-        for follower in &track.lane_followers {
-            let described = LaneSignal::Described { track: track.id, kind: track.kind, layers, muted };
-            let _ = out.lanes.signal(follower.shard, described);
-        }
+        self.describe(slot, out);
         self.retarget_followers(now, slot, out);
     }
 
@@ -211,7 +214,12 @@ impl Shard {
             let at = transport.lines.iter().position(|line| line.mid == section.mid);
             let index = match at {
                 Some(at) => {
-                    transport.lines[at].update(section);
+                    let line = &mut transport.lines[at];
+                    if line.update(section)
+                        && let Some(track) = line.track.and_then(|track| self.tracks.get(track))
+                    {
+                        line.map(&track.formats);
+                    }
                     at
                 }
                 None if transport.lines.len() < LINES_MAX => {
@@ -256,7 +264,8 @@ impl Shard {
             .get(follower.transport)
             .and_then(|transport| transport.lines.get(usize::from(follower.line)).map(|line| line.kind));
         let slot = wanted.zip(kind).and_then(|(id, kind)| self.track_slot(now, id, kind, out));
-        if let Some(track) = slot.and_then(|slot| self.tracks.get_mut(slot)) {
+        let mut track = slot.and_then(|slot| self.tracks.get_mut(slot));
+        if let Some(track) = &mut track {
             track.followers.push(follower);
         }
         let transport = self.transports.get_mut(follower.transport);
@@ -264,6 +273,9 @@ impl Shard {
             transport.and_then(|transport| transport.lines.get_mut(usize::from(follower.line)))
         {
             line.follow(slot);
+            if let Some(track) = track {
+                line.map(&track.formats);
+            }
         }
         if let Some(slot) = slot {
             self.retarget_followers(now, slot, out);
@@ -374,10 +386,11 @@ impl Shard {
         }
     }
 
-    /// Control hears of a track when it has really begun.
-    pub(super) fn announce(&self, slot: u32, out: &mut Output<'_>) {
-        if let Some(track) = self.tracks.get(slot) {
-            out.events.push(Event::TrackLive { track: track.id });
+    /// Control hears of a track when it has really begun, and of the codec it began with.
+    pub(super) fn announce(&self, slot: u32, format: u8, out: &mut Output<'_>) {
+        let track = self.tracks.get(slot);
+        if let Some((track, format)) = track.and_then(|track| Some((track, track.formats.get(format)?))) {
+            out.events.push(Event::TrackLive { track: track.id, codec: format.codec });
         }
     }
 

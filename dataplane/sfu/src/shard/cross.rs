@@ -7,7 +7,7 @@ use auralink_rtc::units::SeqNo;
 
 use super::{Datagram, Output, Shard, TupleOwner};
 use crate::history::Packet;
-use crate::lanes::{LaneBytes, LaneItem, LaneSignal};
+use crate::lanes::{Description, LaneBytes, LaneItem, LaneSignal};
 use crate::publisher::{LaneFollower, Source};
 use crate::stats::DropReason;
 
@@ -30,8 +30,8 @@ impl Shard {
             }
             for _ in 0..ITEMS_PER_TURN {
                 match out.lanes.poll_item(from) {
-                    Some(LaneItem::Packet { track, layer, number, packet, payload }) => {
-                        self.on_lane_packet(now, track, layer, number, packet, &payload, out);
+                    Some(LaneItem::Packet { track, layer, number, packet, bytes }) => {
+                        self.on_lane_packet(now, track, layer, number, packet, &bytes, out);
                     }
                     Some(LaneItem::Datagram { route, arrival, bytes }) => {
                         self.ingest(now, &Datagram { route, arrival, bytes: bytes.as_slice() }, out);
@@ -51,7 +51,7 @@ impl Shard {
         layer: u8,
         number: Option<u32>,
         packet: Packet,
-        payload: &LaneBytes,
+        bytes: &LaneBytes,
         out: &mut Output<'_>,
     ) {
         let slot = self.by_track.get(&id).copied();
@@ -69,12 +69,21 @@ impl Shard {
         }
         let video = track.is_video();
         let Some(state) = track.layers.get_mut(usize::from(layer)) else { return };
-        let payload = payload.as_slice();
-        let Some(place) = state.history.reserve(payload.len()) else { return };
-        place.copy_from_slice(payload);
-        if !state.history.commit(payload.len(), 0, packet) {
+        let Some((payload, passed)) = bytes.as_slice().split_at_checked(usize::from(packet.len)) else {
+            return;
+        };
+        let reserved = payload.len() + passed.len();
+        let Some(place) = state.history.reserve(reserved) else { return };
+        if let Some(place) = place.get_mut(..payload.len()) {
+            place.copy_from_slice(payload);
+        }
+        if !state.history.commit(reserved, 0, packet) {
             self.stats.drop(DropReason::Duplicate);
             return;
+        }
+        if let Some(place) = state.history.passed_mut(packet.seq).filter(|place| place.len() == passed.len())
+        {
+            place.copy_from_slice(passed);
         }
         let (_, came_alive) = track.on_packet(now, layer, &packet);
         self.mark(now, slot, layer, packet.marker);
@@ -100,9 +109,7 @@ impl Shard {
                 }
             }
             LaneSignal::Fetch { track, first, count } => self.on_fetch(from, track, first, count, out),
-            LaneSignal::Described { track, layers, muted, .. } => {
-                self.on_described(now, track, layers, muted, out);
-            }
+            LaneSignal::Described(description) => self.on_described(now, *description, out),
             LaneSignal::Report { track, layer, mapping } => {
                 let track = self.by_track.get(&track).and_then(|slot| self.tracks.get_mut(*slot));
                 if let Some(layer) = track.and_then(|track| track.layers.get_mut(usize::from(layer))) {
@@ -146,9 +153,8 @@ impl Shard {
         }
         let is_new = at.is_none();
         let layers = track.layers.len() as u8;
-        let described = LaneSignal::Described { track: id, kind: track.kind, layers, muted: track.muted };
         // Lost on a full lane, it is asked for again with the next demand.
-        let _ = out.lanes.signal(from, described);
+        let _ = out.lanes.signal(from, LaneSignal::Described(Box::new(track.describe())));
         for layer in 0..layers {
             let mapping =
                 self.tracks.get(slot).and_then(|track| track.layers.get(usize::from(layer))?.mapping);
@@ -168,9 +174,9 @@ impl Shard {
         let Some(state) = track.layers.get(usize::from(layer)) else { return };
         let Some(highest) = state.nack.highest() else { return };
         for seq in highest.0.saturating_sub(PRELUDE - 1)..=highest.0 {
-            let Some((packet, payload)) = state.history.find(SeqNo(seq)) else { continue };
-            let Some(payload) = LaneBytes::new(payload) else { continue };
-            let item = LaneItem::Packet { track: track.id, layer, number: None, packet: *packet, payload };
+            let Some(item) = LaneItem::held(track.id, layer, None, &state.history, SeqNo(seq)) else {
+                continue;
+            };
             if out.lanes.send(to, item) {
                 self.stats.lane_sent += 1;
             } else {
@@ -187,13 +193,12 @@ impl Shard {
         };
         for offset in 0..u32::from(count).min(FETCH_MAX) {
             let Some((layer, seq)) = follower.packet(first.wrapping_add(offset)) else { continue };
-            let history = track.layers.get(usize::from(layer)).map(|layer| &layer.history);
-            let Some((packet, payload)) = history.and_then(|history| history.find(seq)) else {
+            let state = track.layers.get(usize::from(layer));
+            let Some(item) = state.and_then(|state| LaneItem::held(id, layer, None, &state.history, seq))
+            else {
                 self.stats.drop(DropReason::HistoryGone);
                 continue;
             };
-            let Some(payload) = LaneBytes::new(payload) else { continue };
-            let item = LaneItem::Packet { track: id, layer, number: None, packet: *packet, payload };
             if out.lanes.send(from, item) {
                 self.stats.lane_sent += 1;
             } else {
@@ -202,13 +207,17 @@ impl Shard {
         }
     }
 
-    fn on_described(&mut self, now: Instant, id: TrackId, layers: u8, muted: bool, out: &mut Output<'_>) {
-        let Some(slot) = self.by_track.get(&id).copied() else { return };
+    fn on_described(&mut self, now: Instant, description: Description, out: &mut Output<'_>) {
+        let Some(slot) = self.by_track.get(&description.track).copied() else { return };
         let Some(track) = self.tracks.get_mut(slot) else { return };
         if let Source::Lane { described, .. } = &mut track.source {
             *described = true;
-            track.grow(usize::from(layers), &self.config);
-            track.muted = muted;
+            track.grow(usize::from(description.layers), &self.config);
+            track.muted = description.muted;
+            if track.formats != description.formats {
+                track.formats = description.formats;
+                self.map_followers(slot);
+            }
             self.retarget_followers(now, slot, out);
         }
     }

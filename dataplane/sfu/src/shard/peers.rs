@@ -72,7 +72,7 @@ impl Shard {
         }
         if out.lanes.shards() > 1 {
             self.claims.push((remote, true));
-            out.lanes.broadcast(LaneSignal::Claimed { remote });
+            out.lanes.broadcast(&LaneSignal::Claimed { remote });
         }
     }
 
@@ -85,7 +85,7 @@ impl Shard {
             self.tuples.remove(&remote);
             if out.lanes.shards() > 1 {
                 self.claims.push((remote, false));
-                out.lanes.broadcast(LaneSignal::Released { remote });
+                out.lanes.broadcast(&LaneSignal::Released { remote });
             }
         }
     }

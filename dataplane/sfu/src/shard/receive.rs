@@ -2,14 +2,16 @@
 
 use std::time::Instant;
 
-use auralink_codecs::vp8;
 use auralink_proto::ExtensionUri;
 use auralink_rtc::rtp::{RtpHeader, padding_len};
 use auralink_rtc::srtp::SrtpError;
 
 use super::{Datagram, Output, Shard};
+use crate::config::ShardConfig;
+use crate::elements::Elements;
+use crate::formats::{Formats, Outline};
 use crate::history::Packet;
-use crate::lanes::{LaneBytes, LaneItem};
+use crate::lanes::LaneItem;
 use crate::nack::Gap;
 use crate::publisher::{Layer, Track};
 use crate::stats::DropReason;
@@ -43,7 +45,7 @@ impl Shard {
         self.mark(now, taken.track, taken.layer, taken.packet.marker);
         self.pass_to_lanes(&taken, out);
         if taken.first_of_track {
-            self.announce(taken.track, out);
+            self.announce(taken.track, taken.packet.format, out);
         }
         if taken.restarted {
             self.restart_followers(taken.track, taken.layer);
@@ -73,17 +75,20 @@ impl Shard {
         let known = transport.binding(header.ssrc);
         let binding = known.or_else(|| resolve(transport, &header, bytes)).ok_or(DropReason::UnknownSsrc)?;
         let uplink = transport.uplinks.get(usize::from(binding.section)).ok_or(DropReason::UnknownSsrc)?;
-        let (track_slot, extensions) = (uplink.track, uplink.section.extensions);
-        let mut payloads = uplink.section.payloads.iter();
-        let map = payloads.find(|map| map.pt == header.pt || map.rtx_pt == Some(header.pt));
-        let is_repair = map.ok_or(DropReason::UnknownPayloadType)?.rtx_pt == Some(header.pt);
+        let track_slot = uplink.track;
+        let (format, is_repair) = uplink.types.look_up(header.pt).ok_or(DropReason::UnknownPayloadType)?;
+        let mut elements = Elements::read(&uplink.elements, &header, bytes);
         let track = self.tracks.get_mut(track_slot).ok_or(DropReason::UnknownSsrc)?;
         if self.backlog.sheds(now, datagram.arrival, track.kind) {
             return Err(DropReason::Late);
         }
+        if !track.formats.uses_dependency(format) {
+            elements.forget_dependency();
+        }
+        let passed_len = elements.stored_len();
         let layer = track.layers.get_mut(usize::from(binding.layer)).ok_or(DropReason::UnknownSsrc)?;
 
-        let reserved = bytes.len() - header.len;
+        let reserved = bytes.len() - header.len + passed_len;
         let place = layer.history.reserve(reserved).ok_or(DropReason::TooLarge)?;
         let open = transport.peer.srtp_open().ok_or(DropReason::NoKeys)?;
         let (seq, opened) = open.open_rtp(&header, bytes, place).map_err(drop_reason)?;
@@ -95,28 +100,19 @@ impl Shard {
         let skip = if is_repair { 2 } else { 0 };
         let original = payload.first_chunk::<2>().filter(|_| is_repair).map(|osn| u16::from_be_bytes(*osn));
         packet.len = payload.len().saturating_sub(skip) as u16;
-        packet.vp8 = if track.kind == auralink_proto::MediaKind::Video {
-            payload.get(skip..).and_then(vp8::Descriptor::parse)
-        } else {
-            None
-        };
-        let level = extensions.id(ExtensionUri::AudioLevel).and_then(|id| header.extension(bytes, id));
-        packet.audio_level = level.and_then(|value| value.first().copied());
+        packet.format = format;
+        let outline = outline(&track.formats, format, payload.get(skip..).unwrap_or_default(), &elements);
+        packet.passed_len = passed_len as u16;
+        packet.audio_level = elements.level;
         if known.is_none() && !transport.bind(Binding { is_repair, ..binding }) {
             return Err(DropReason::StreamsExhausted);
         }
-        note_transport_number(
-            transport,
-            now,
-            &header,
-            datagram,
-            extensions.id(ExtensionUri::TransportCc),
-            &self.config,
-        );
+        note_transport_number(transport, now, elements.number, datagram.arrival, &self.config);
         transport.stats.packets_received += 1;
         transport.stats.bytes_received += bytes.len() as u64;
         transport.due.reports.get_or_insert(now + self.config.report_interval);
 
+        packet.outline = outline?;
         let mut restarted = false;
         if is_repair {
             let highest = layer.nack.highest().ok_or(DropReason::RtxUnused)?;
@@ -126,7 +122,7 @@ impl Shard {
             restart_layer(layer, header.ssrc);
             // The reservation above is gone with the old history's index, not with its bytes: it is still in place.
         }
-        commit(track, binding.layer, reserved, skip, packet)?;
+        commit(track, binding.layer, reserved, skip, packet, &elements)?;
         let heard = packet.audio_level.is_some_and(|level| track.loudness.on_packet(level));
         let (gap, came_alive) = track.on_packet(now, binding.layer, &packet);
         let first_of_track = !std::mem::replace(&mut track.live, true);
@@ -140,17 +136,13 @@ impl Shard {
         if track.lane_followers.is_empty() || track.muted {
             return;
         }
-        let history = track.layers.get(usize::from(taken.layer)).map(|layer| &layer.history);
-        let Some((_, payload)) = history.and_then(|history| history.find(taken.packet.seq)) else { return };
+        let Some(layer) = track.layers.get(usize::from(taken.layer)) else { return };
         for follower in &mut track.lane_followers {
-            let Some(payload) = LaneBytes::new(payload) else { return };
             let number = Some(follower.number(taken.layer, taken.packet.seq));
-            let item = LaneItem::Packet {
-                track: track.id,
-                layer: taken.layer,
-                number,
-                packet: taken.packet,
-                payload,
+            let Some(item) = LaneItem::held(track.id, taken.layer, number, &layer.history, taken.packet.seq)
+            else {
+                self.stats.drop(DropReason::TooLarge);
+                return;
             };
             if out.lanes.send(follower.shard, item) {
                 self.stats.lane_sent += 1;
@@ -161,19 +153,43 @@ impl Shard {
     }
 }
 
-/// Puts the opened payload into the history under its number.
+/// Reads what the payload and the dependency descriptor say in the clear.
+fn outline(
+    formats: &Formats,
+    format: u8,
+    payload: &[u8],
+    elements: &Elements<'_>,
+) -> Result<Outline, DropReason> {
+    let mut outline = formats.outline(format, payload)?;
+    if let (Outline::Picture(picture), Some(dependency)) = (&mut outline, elements.dependency()) {
+        picture.frame_number = Some(dependency.frame_number);
+        picture.keyframe_start |= dependency.start_of_frame && dependency.has_structure;
+    }
+    Ok(outline)
+}
+
+/// Puts the opened payload, and what its packet passes on, into the history under its number.
 fn commit(
     track: &mut Track,
     layer: u8,
     reserved: usize,
     skip: usize,
     packet: Packet,
+    elements: &Elements<'_>,
 ) -> Result<(), DropReason> {
     let layer = track.layers.get_mut(usize::from(layer)).ok_or(DropReason::UnknownSsrc)?;
     if layer.history.contains(packet.seq) {
         return Err(DropReason::Duplicate);
     }
-    if layer.history.commit(reserved, skip, packet) { Ok(()) } else { Err(DropReason::TooOld) }
+    if !layer.history.commit(reserved, skip, packet) {
+        return Err(DropReason::TooOld);
+    }
+    if packet.passed_len > 0
+        && let Some(place) = layer.history.passed_mut(packet.seq)
+    {
+        elements.store(place);
+    }
+    Ok(())
 }
 
 /// The layer goes on under another SSRC: its numbers start anew.
@@ -231,13 +247,11 @@ fn resolve(transport: &Transport, header: &RtpHeader, bytes: &[u8]) -> Option<Bi
 fn note_transport_number(
     transport: &mut Transport,
     now: Instant,
-    header: &RtpHeader,
-    datagram: &Datagram<'_>,
-    id: Option<u8>,
-    config: &crate::config::ShardConfig,
+    number: Option<u16>,
+    arrival: Instant,
+    config: &ShardConfig,
 ) {
-    let value = id.and_then(|id| header.extension(datagram.bytes, id));
-    let Some(number) = value.and_then(|value| value.first_chunk::<2>()) else { return };
-    transport.twcc.record(u16::from_be_bytes(*number), datagram.arrival);
+    let Some(number) = number else { return };
+    transport.twcc.record(number, arrival);
     Due::sooner(&mut transport.due.twcc, now + config.twcc_interval);
 }

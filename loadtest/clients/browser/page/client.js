@@ -95,7 +95,7 @@ window.suite = {
     state.room.localParticipant.performRpc({ destinationIdentity, method, payload }).then((text) => ({ text }), (error) => ({ error: error.message, code: error.code })),
   /// Which way the client is connected: how many peer connections it has.
   connections: () => [state.room.engine.pcManager.publisher, state.room.engine.pcManager.subscriber].filter(Boolean).length,
-  setCamera: async (on) => void (await state.room.localParticipant.setCameraEnabled(on)),
+  setCamera: async (on, resolution) => void (await state.room.localParticipant.setCameraEnabled(on, resolution && { resolution })),
   setMicrophone: async (on) => void (await state.room.localParticipant.setMicrophoneEnabled(on)),
   setScreen: async (on) => void (await state.room.localParticipant.setScreenShareEnabled(on, { audio: false })),
   /// Publishes a canvas as a screen share: headless Chromium has no screen to capture.
@@ -176,6 +176,17 @@ window.suite = {
   async outbound(source) {
     return (await reports(null, source)).filter((report) => report.type === 'outbound-rtp');
   },
+  /// Whether this browser can send a video codec.
+  canSend: (codec) => RTCRtpSender.getCapabilities('video').codecs.some(({ mimeType }) => mimeType.toLowerCase() === `video/${codec}`),
+  /// The codec in which a track is received, or sent when `identity` is null.
+  async codec(identity, source) {
+    const all = await reports(identity, source);
+    const stream = all.find(({ type, codecId }) => type === (identity === null ? 'outbound-rtp' : 'inbound-rtp') && codecId);
+    return all.find(({ id }) => id === stream?.codecId)?.mimeType.toLowerCase() ?? null;
+  },
+  isCodec: async (identity, source, codec) => (await window.suite.codec(identity, source)) === codec,
+  /// What the server says a track is.
+  told: (identity, source) => publication(identity, source)?.trackInfo?.mimeType.toLowerCase() ?? null,
   async hears(identity) {
     const inbound = await window.suite.inbound(identity, 'microphone');
     return inbound && inbound.totalAudioEnergy > 0.0001 ? inbound.totalAudioEnergy : null;

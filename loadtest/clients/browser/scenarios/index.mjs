@@ -1,8 +1,9 @@
 import { calls } from './call.mjs';
+import { codecs } from './codecs.mjs';
 import { foxes } from './firefox.mjs';
 import { hostile } from './hostile.mjs';
 import { meets } from './meet.mjs';
 import { protocols } from './protocols.mjs';
 import { rooms } from './room.mjs';
 
-export const scenarios = [...calls, ...protocols, ...foxes, ...rooms, ...hostile, ...meets];
+export const scenarios = [...calls, ...codecs, ...protocols, ...foxes, ...rooms, ...hostile, ...meets];
