@@ -18,7 +18,7 @@ use auralink_livekit::{
     SignalResponse, WrappedJoinRequest, signal_request, signal_response,
 };
 use auralink_node::{Spill, mailbox};
-use auralink_proto::{Candidate, Command, Event, Fingerprint, TransportSpec};
+use auralink_proto::{Candidate, Command, DataChannel, Event, Fingerprint, TransportSpec};
 use base64::Engine as _;
 use futures_util::{SinkExt as _, StreamExt as _};
 use tokio::net::TcpStream;
@@ -178,6 +178,7 @@ impl Desk {
     pub(crate) async fn connect_all(&self) {
         for spec in self.specs().await {
             self.emit(Event::TransportConnected { transport: spec.id });
+            self.emit(Event::DataOpen { transport: spec.id, channel: DataChannel::Reliable });
         }
         self.calm().await;
     }

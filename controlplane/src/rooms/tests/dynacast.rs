@@ -12,7 +12,7 @@ impl Stage {
             Ask::AddTrack(AddTrackRequest { cid: "film".into(), r#type: 1, ..AddTrackRequest::default() }),
         );
         let track = self.room.participants[&key].tracks.last().unwrap().id;
-        self.event(Event::TrackLive { track });
+        self.event(Event::TrackLive { track, codec: Codec::Vp8 });
         (self.room.participants[&key].tracks.last().unwrap().info.sid.clone(), track)
     }
 
