@@ -58,6 +58,12 @@ impl Picture {
         }
     }
 
+    /// Whether the payload carries identifiers that may have to be patched.
+    #[inline]
+    pub const fn has_identifiers(&self) -> bool {
+        self.picture_id.is_some() || self.tl0_picture_index.is_some()
+    }
+
     /// Writes other identifiers over those of `payload`, which must be the one `self` was read from. The length does not
     /// change. Returns false, touching nothing it should not, when `payload` is another one.
     pub fn patch(

@@ -53,6 +53,7 @@ impl HeaderTemplate {
     }
 
     /// Whether this client is passed on anything at all.
+    #[inline]
     pub fn passes(&self) -> bool {
         self.passed != [0; PASSED.len()]
     }

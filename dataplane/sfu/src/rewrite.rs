@@ -13,6 +13,8 @@ use crate::history::Packet;
 pub struct Rewritten {
     pub seq: SeqNo,
     pub timestamp: u32,
+    /// The identifiers that follow are others than the source's.
+    pub is_moved: bool,
     pub picture_id: Option<PictureId>,
     pub tl0_picture_index: Option<u8>,
     /// Of the dependency descriptor.
@@ -48,11 +50,28 @@ pub struct Seam {
     /// The source's number of it: older packets belong to what came before.
     base: SeqNo,
     layer: u8,
+    /// Whether identifiers change: those of the first source followed do not.
+    is_moved: bool,
     offsets: Offsets,
+}
+
+impl Offsets {
+    fn apply(&self, rewritten: &mut Rewritten) {
+        if let Some(id) = &mut rewritten.picture_id {
+            *id = id.with(id.value.wrapping_add(self.picture_id));
+        }
+        if let Some(tl0) = &mut rewritten.tl0_picture_index {
+            *tl0 = tl0.wrapping_add(self.tl0);
+        }
+        if let Some(number) = &mut rewritten.frame_number {
+            *number = number.wrapping_add(self.frame_number);
+        }
+    }
 }
 
 impl Seam {
     /// The subscriber's identifiers for `packet`; `None` for one from before the seam.
+    #[inline]
     fn rewrite(&self, packet: &Packet) -> Option<Rewritten> {
         if packet.seq < self.base {
             return None;
@@ -60,15 +79,18 @@ impl Seam {
         let mut rewritten = Rewritten {
             seq: SeqNo(packet.seq.0.checked_add_signed(self.offsets.seq)?),
             timestamp: packet.timestamp.wrapping_add(self.offsets.timestamp),
+            is_moved: self.is_moved,
             picture_id: None,
             tl0_picture_index: None,
             frame_number: None,
         };
         if let Some(picture) = packet.picture() {
-            let Offsets { picture_id, frame_number, tl0, .. } = self.offsets;
-            rewritten.picture_id = picture.picture_id.map(|id| id.with(id.value.wrapping_add(picture_id)));
-            rewritten.tl0_picture_index = picture.tl0_picture_index.map(|index| index.wrapping_add(tl0));
-            rewritten.frame_number = picture.frame_number.map(|number| number.wrapping_add(frame_number));
+            rewritten.picture_id = picture.picture_id;
+            rewritten.tl0_picture_index = picture.tl0_picture_index;
+            rewritten.frame_number = picture.frame_number;
+            if self.is_moved {
+                self.offsets.apply(&mut rewritten);
+            }
         }
         Some(rewritten)
     }
@@ -83,6 +105,27 @@ struct Last {
     picture_id: u16,
     frame_number: u16,
     tl0: u8,
+}
+
+impl Last {
+    const fn new(arrival: Instant) -> Self {
+        Self { seq: SeqNo(0), timestamp: 0, arrival, picture_id: 0, frame_number: 0, tl0: 0 }
+    }
+
+    /// A source without one of the identifiers does not interrupt it: the next that has it goes on from there.
+    #[inline]
+    fn advance(&mut self, rewritten: &Rewritten, arrival: Instant) {
+        (self.seq, self.timestamp, self.arrival) = (rewritten.seq, rewritten.timestamp, arrival);
+        if let Some(id) = rewritten.picture_id {
+            self.picture_id = id.value;
+        }
+        if let Some(number) = rewritten.frame_number {
+            self.frame_number = number;
+        }
+        if let Some(tl0) = rewritten.tl0_picture_index {
+            self.tl0 = tl0;
+        }
+    }
 }
 
 #[derive(Debug)]
@@ -115,24 +158,21 @@ impl Rewriter {
         };
         let offsets = Offsets { seq: from.0 as i64 - packet.seq.0 as i64, ..offsets };
         self.seams.rotate_right(1);
-        self.seams[0] = Some(Seam { from, base: packet.seq, layer, offsets });
+        let is_moved = (offsets.picture_id, offsets.frame_number, offsets.tl0) != (0, 0, 0);
+        self.seams[0] = Some(Seam { from, base: packet.seq, layer, is_moved, offsets });
     }
 
     /// The subscriber's identifiers for `packet`; `None` for one from before the last switch.
     pub fn rewrite(&mut self, packet: &Packet) -> Option<Rewritten> {
-        let rewritten = self.seams[0]?.rewrite(packet)?;
-        // A source without one of the identifiers does not interrupt it: the next that has it goes on from there.
-        let (picture_id, frame_number, tl0) =
-            self.last.map_or((0, 0, 0), |last| (last.picture_id, last.frame_number, last.tl0));
-        if self.last.is_none_or(|last| rewritten.seq > last.seq) {
-            self.last = Some(Last {
-                seq: rewritten.seq,
-                timestamp: rewritten.timestamp,
-                arrival: packet.arrival,
-                picture_id: rewritten.picture_id.map_or(picture_id, |id| id.value),
-                frame_number: rewritten.frame_number.unwrap_or(frame_number),
-                tl0: rewritten.tl0_picture_index.unwrap_or(tl0),
-            });
+        let rewritten = self.seams[0].as_ref()?.rewrite(packet)?;
+        match &mut self.last {
+            Some(last) if rewritten.seq <= last.seq => {}
+            Some(last) => last.advance(&rewritten, packet.arrival),
+            none => {
+                let mut last = Last::new(packet.arrival);
+                last.advance(&rewritten, packet.arrival);
+                *none = Some(last);
+            }
         }
         Some(rewritten)
     }

@@ -138,6 +138,7 @@ impl Line {
     }
 
     /// What becomes of format `index`; `None` when the client cannot take it.
+    #[inline]
     fn mapped(&mut self, index: u8) -> Option<Mapped> {
         if self.latest.0 != index {
             self.latest = (index, self.mapped.get(usize::from(index)).copied().flatten());
@@ -223,7 +224,7 @@ impl Line {
         };
         let body = self.body(track, layer, packet, payload, map);
         // Nothing may change before there is a place for the packet: it will be offered again.
-        if !sink.egress.has_room_for(&sink.route, self.sealed_len(packet, &body, sink)) {
+        if !sink.egress.has_room_for(&sink.route, body.sealed_len(sink)) {
             return Forwarded::Full;
         }
         self.switch_if_due(track, layer, packet);
@@ -346,6 +347,7 @@ impl Line {
     }
 
     /// What of a packet goes out here.
+    #[inline]
     fn body<'a>(
         &self,
         track: &'a Track,
@@ -354,29 +356,23 @@ impl Line {
         payload: &'a [u8],
         map: Mapped,
     ) -> Body<'a> {
-        let payload = match (&packet.outline, map.redundancy) {
-            (Outline::Redundant(redundancy), Redundant::Strip) => {
-                redundancy.primary(payload).unwrap_or_default()
-            }
-            _ => payload,
+        let mut body = Body {
+            payload,
+            passed: &[],
+            header_len: self.header.len(packet.audio_level.is_some()),
+            redundancy: map.redundancy,
         };
-        let mut passed: &[u8] = &[];
         if packet.passed_len > 0 && self.header.passes() {
             let layer = track.layers.get(usize::from(layer));
-            passed = layer.map_or(passed, |layer| layer.history.passed(packet));
+            body.passed = layer.map_or(&[], |layer| layer.history.passed(packet));
+            body.header_len = self.header.len_passing(packet.audio_level.is_some(), body.passed);
         }
-        Body { payload, passed, redundancy: map.redundancy }
-    }
-
-    /// Bytes of the datagram that carries `body`, unrepaired.
-    fn sealed_len(&self, packet: &Packet, body: &Body<'_>, sink: &Sink<'_>) -> usize {
-        let has_level = packet.audio_level.is_some();
-        let header_len = if body.passed.is_empty() {
-            self.header.len(has_level)
-        } else {
-            self.header.len_passing(has_level, body.passed)
-        };
-        header_len + body.payload.len() + sink.seal.overhead_rtp()
+        if map.redundancy == Redundant::Strip
+            && let Outline::Redundant(redundancy) = &packet.outline
+        {
+            body.payload = redundancy.primary(payload).unwrap_or_default();
+        }
+        body
     }
 
     /// Writes and seals one packet straight into the train.
@@ -390,7 +386,7 @@ impl Line {
         sink: &mut Sink<'_>,
     ) -> Forwarded {
         let prefix_len = if seal.repaired.is_some() { REPAIR_PREFIX } else { 0 };
-        let len = self.sealed_len(packet, body, sink) + prefix_len;
+        let len = body.sealed_len(sink) + prefix_len;
         if len > LANE_BYTES_MAX {
             return Forwarded::Dropped(DropReason::TooLarge);
         }
@@ -435,17 +431,22 @@ struct Body<'a> {
     payload: &'a [u8],
     /// Header extension elements as the history keeps them.
     passed: &'a [u8],
+    header_len: usize,
     redundancy: Redundant,
 }
 
 impl Body<'_> {
+    /// Bytes of the datagram, unrepaired.
+    #[inline]
+    fn sealed_len(&self, sink: &Sink<'_>) -> usize {
+        self.header_len + self.payload.len() + sink.seal.overhead_rtp()
+    }
+
     /// Whether the payload goes out other than it is kept.
+    #[inline]
     fn is_patched(&self, packet: &Packet, rewritten: &Rewritten) -> bool {
         match &packet.outline {
-            Outline::Picture(picture) => {
-                picture.picture_id != rewritten.picture_id
-                    || picture.tl0_picture_index != rewritten.tl0_picture_index
-            }
+            Outline::Picture(picture) => rewritten.is_moved && picture.has_identifiers(),
             Outline::Redundant(_) => matches!(self.redundancy, Redundant::Renumber(_)),
             Outline::Opaque => false,
         }
