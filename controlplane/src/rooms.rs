@@ -27,6 +27,7 @@ pub mod track;
 use std::collections::{BTreeMap, HashMap};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use auralink_livekit::{
     DisconnectReason, ParticipantInfo, Room as RoomInfo, RoomAgentDispatch, RoomConfiguration, RoomEndReason,
@@ -48,6 +49,9 @@ use room::{Mint, Room, RoomParams, Turn};
 
 /// Rooms a join may find ended before it gives up.
 const JOIN_TRIES: usize = 3;
+
+/// How long rooms may take to end when the server stops: one may wait for a shard that does not turn.
+const END_PATIENCE: Duration = Duration::from_secs(10);
 
 /// What a creator of a room may choose; zero means the configured default.
 #[derive(Clone, Debug, Default)]
@@ -362,11 +366,19 @@ impl Rooms {
         ended
     }
 
-    /// Ends every room; for shutting down.
+    /// Ends every room, and waits until they are gone, though not for ever; for shutting down.
     pub async fn end_all(&self) {
-        let names: Vec<String> = self.table().keys().cloned().collect();
-        for name in names {
-            self.end(&name, DisconnectReason::ServerShutdown).await;
+        let inboxes: Vec<mpsc::Sender<Input>> = self.table().values().cloned().collect();
+        let ended = async {
+            for inbox in &inboxes {
+                ask(inbox, |reply| Input::End(DisconnectReason::ServerShutdown, reply)).await;
+            }
+            for inbox in &inboxes {
+                inbox.closed().await;
+            }
+        };
+        if tokio::time::timeout(END_PATIENCE, ended).await.is_err() {
+            tracing::warn!("some rooms did not end in time");
         }
     }
 }

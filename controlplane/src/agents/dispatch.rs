@@ -31,6 +31,12 @@ fn is_served(participant: &ParticipantInfo) -> bool {
     !matches!(participant.kind(), participant_info::Kind::Agent | participant_info::Kind::Egress)
 }
 
+/// Whether an agent that left for this reason was through with its job, or its room with it.
+fn is_orderly(reason: DisconnectReason) -> bool {
+    use DisconnectReason::{ClientInitiated, RoomClosed, RoomDeleted, ServerShutdown};
+    matches!(reason, ClientInitiated | RoomClosed | RoomDeleted | ServerShutdown)
+}
+
 impl Registry {
     /// Something happened in a room.
     pub fn handle_notice(&mut self, notice: Notice, turn: &mut Turn<'_>) {
@@ -196,7 +202,7 @@ impl Registry {
             }
         }
         for id in done {
-            if participant.disconnect_reason() == DisconnectReason::ClientInitiated {
+            if is_orderly(participant.disconnect_reason()) {
                 self.terminate(&id, JobStatus::JsSuccess, "", turn);
             } else {
                 self.terminate(&id, JobStatus::JsFailed, "the agent left the room", turn);

@@ -386,6 +386,7 @@ fn a_job_ends_when_its_agent_leaves() {
     let worker = stage.worker("", JobType::JtRoom);
     for (room, reason, expected) in [
         ("one", DisconnectReason::ClientInitiated, (JobStatus::JsSuccess, String::new())),
+        ("gone", DisconnectReason::RoomDeleted, (JobStatus::JsSuccess, String::new())),
         ("two", DisconnectReason::ParticipantRemoved, failed("the agent left the room")),
     ] {
         stage.start(room, &[]);

@@ -123,7 +123,7 @@ fn chain(error: &dyn std::error::Error) -> String {
 /// Who may vouch for receivers. Receivers without TLS need nobody.
 fn authorities(config: &Webhook) -> Result<RootCertStore, ClientError> {
     let mut store = RootCertStore::empty();
-    if !config.urls.iter().any(|url| url.starts_with("https:")) {
+    if !config.urls.iter().any(|url| url.to_ascii_lowercase().starts_with("https:")) {
         return Ok(store);
     }
     if let Some(path) = &config.ca_file {

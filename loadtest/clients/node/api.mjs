@@ -81,10 +81,8 @@ export async function serverApi({ room, webhooks }) {
   await bob.until('word of the server', 5_000, () => bob.data.some((held) => held.text === 'from the server' && held.topic === 'news'));
   assert.ok(!alice.data.length);
 
-  if (rooms.performRpc) {
-    bob.local.registerRpcMethod('greet', async ({ payload }) => `${payload} too`);
-    const reply = await rooms.performRpc({ room, destinationIdentity: 'bob', method: 'greet', payload: 'hello' });
-    assert.equal(reply.payload ?? reply, 'hello too');
+  for (const method of ['forwardParticipant', 'moveParticipant']) {
+    await assert.rejects(() => rooms[method](room, 'alice', 'elsewhere'), /not implemented|unimplemented|permissions denied/i);
   }
 
   await rooms.updateParticipant(room, 'alice', { permission: { canPublish: false, canSubscribe: true, canPublishData: true } });
@@ -93,9 +91,11 @@ export async function serverApi({ room, webhooks }) {
   const dispatches = new AgentDispatchClient(HTTP_URL, KEY, SECRET);
   const dispatch = await dispatches.createDispatch(room, 'helper', { metadata: 'x' });
   assert.equal(dispatch.agentName, 'helper');
-  assert.deepEqual((await dispatches.listDispatch(room)).map((held) => held.id), [dispatch.id]);
+  const named = async () => (await dispatches.listDispatch(room)).filter((held) => held.agentName).map((held) => held.id);
+  assert.deepEqual(await named(), [dispatch.id]);
+  assert.equal((await dispatches.getDispatch(dispatch.id, room)).metadata, 'x');
   await dispatches.deleteDispatch(dispatch.id, room);
-  assert.deepEqual(await dispatches.listDispatch(room), []);
+  assert.deepEqual(await named(), []);
 
   await rooms.removeParticipant(room, 'bob');
   await bob.until('being removed', 5_000, () => bob.events.includes('disconnected'));

@@ -138,20 +138,19 @@ async def mute(room, server):
     return alice, bob
 
 
-async def reconnect(room, server):
-    """Signalling breaks for two seconds; media goes on, and what happened meanwhile is told."""
+async def resume(room, server):
+    """Signalling breaks and can be had again at once: media goes on, and the participant is the same."""
     relay = await Relay().start(RELAY_PORT)
     try:
         alice, bob = await Peer.join("alice", room, RELAY_URL), await Peer.join("bob", room)
         await bob.show_picture(RED, BLUE)
         await alice.until("a picture of bob", 10, lambda: alice.frames("bob") > 10)
         sid, resumes = alice.local.sid, server.metric("auralink_resumes_total")
-        cut = asyncio.create_task(relay.cut(2))
-        dave = await Peer.join("dave", room)
-        await cut
+        await relay.cut(0)
         await alice.until("being back", 20, lambda: "reconnected" in alice.events)
         assert alice.local.sid == sid, "the participant is the same"
         assert server.metric("auralink_resumes_total") == resumes + 1
+        dave = await Peer.join("dave", room)
         await alice.until("dave", 5, lambda: alice.remote("dave"))
         frames = alice.frames("bob")
         await alice.until("the picture going on", 5, lambda: alice.frames("bob") > frames + 20)
@@ -162,7 +161,25 @@ async def reconnect(room, server):
         relay.close()
 
 
-SCENARIOS = [media, data, streams, rpc, attributes, mute, reconnect]
+async def outage(room, server):
+    """Signalling is gone for two seconds: this SDK then joins anew, and publishes and receives again."""
+    relay = await Relay().start(RELAY_PORT)
+    try:
+        alice, bob = await Peer.join("alice", room, RELAY_URL), await Peer.join("bob", room)
+        for peer in (alice, bob):
+            await peer.show_picture(RED, BLUE)
+        await alice.until("a picture of bob", 10, lambda: alice.frames("bob") > 10)
+        await relay.cut(2)
+        await alice.until("being back", 20, lambda: "reconnected" in alice.events)
+        of_bob, of_alice = alice.frames("bob"), bob.frames("alice")
+        await alice.until("the picture of bob going on", 10, lambda: alice.frames("bob") > of_bob + 20)
+        await bob.until("the picture of alice going on", 10, lambda: bob.frames("alice") > of_alice + 20)
+        return alice, bob
+    finally:
+        relay.close()
+
+
+SCENARIOS = [media, data, streams, rpc, attributes, mute, resume, outage]
 
 
 async def attempt(scenario, number, server):

@@ -93,7 +93,7 @@ class Relay:
                 while data := await source.read(65_536):
                     target.write(data)
                     await target.drain()
-            except OSError:
+            except (OSError, asyncio.CancelledError):
                 pass
             target.close()
 

@@ -26,11 +26,12 @@ export const VARIANTS = {
 };
 
 export class Server {
-  static async start(name) {
+  /// `more` are flags of one suite.
+  static async start(name, more = []) {
     const variant = VARIANTS[name];
     const binary = path.join(RELEASE, 'auralink');
     const own = ['serve', '--keys', `${KEY}: ${SECRET}`, '--node-ip', HOST_ADDRESS];
-    const flags = [...(variant.dev ? [] : own), ...variant.flags];
+    const flags = [...(variant.dev ? [] : own), ...variant.flags, ...more];
     const [program, args] = variant.deny
       ? [path.join(RELEASE, 'auralink-loadtest'), ['deny-io-uring', '--', binary, ...flags]]
       : [binary, flags];

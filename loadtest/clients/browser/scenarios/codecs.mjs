@@ -76,8 +76,9 @@ async function layers({ one, two, room }, codec) {
 async function redundant({ one, two, room }) {
   const alice = await Participant.join(one, 'alice', room, { room: { camera: false, publish: { red: true } } });
   const bob = await Participant.join(two, 'bob', room, { room: SILENT });
-  await alice.until('redundant audio', 10_000, 'isCodec', null, 'microphone', 'audio/red');
   await bob.until('hearing alice', 10_000, 'hears', 'alice');
+  // A sender's own statistics name what is inside.
+  await bob.until('redundant audio', 10_000, 'isCodec', 'alice', 'microphone', 'audio/red');
   assert.equal(await bob.call('told', 'alice', 'microphone'), 'audio/red');
   const before = await bob.call('inbound', 'alice', 'microphone');
   await seconds(WATCHED);
