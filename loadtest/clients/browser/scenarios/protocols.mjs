@@ -99,10 +99,11 @@ async function cutOnResume(context) {
   const { alice, bob } = await pair(context);
   const sid = await alice.call('sid');
   await alice.call('simulate', 'disconnect-signal-on-resume');
+  await alice.until('being back', 20_000, 'hasEvent', 'reconnected');
   const seen = (await alice.call('inbound', 'bob', 'camera')).framesDecoded;
-  await alice.until('frames of bob', 20_000, 'decodesMore', 'bob', 'camera', seen + 60);
+  await alice.until('frames of bob', 5_000, 'decodesMore', 'bob', 'camera', seen + 20);
   await alice.call('sendData', 'back', true, null);
-  await bob.until('word of alice', 20_000, 'hasData', 'back');
+  await bob.until('word of alice', 5_000, 'hasData', 'back');
   assert.equal(await alice.call('sid'), sid);
   await leaveAll(alice, bob);
 }
