@@ -5,6 +5,7 @@
 //! acknowledged the specification it describes. RFC 8829 (JSEP), RFC 9429.
 
 pub mod answer;
+mod bind;
 pub mod catalogue;
 pub mod codec;
 pub mod offer;
@@ -332,65 +333,6 @@ impl Negotiator {
             self.sections.push(section);
         }
         self.bind_by_cid(events);
-    }
-
-    fn unbound(&self, kind: MediaKind) -> Option<usize> {
-        (0..self.sections.len()).find(|i| {
-            self.sections
-                .get(*i)
-                .is_some_and(|s| s.role == Role::Idle && s.client_sends() && s.media() == Some(kind))
-        })
-    }
-
-    fn is_bound(&self, track: TrackId) -> bool {
-        self.sections.iter().any(|section| section.role == (Role::Receive { track }))
-    }
-
-    fn bind_by_cid(&mut self, events: &mut Vec<Action>) {
-        for index in 0..self.publications.len() {
-            let Some(publication) = self.publications.get(index) else { continue };
-            if self.is_bound(publication.track) {
-                continue;
-            }
-            let matching = self.sections.iter().position(|section| {
-                section.role == Role::Idle
-                    && section.client_sends()
-                    && section.media() == Some(publication.kind)
-                    && section.offered.msid_track.as_ref().is_some_and(|id| publication.cids.contains(id))
-            });
-            if let Some(section) = matching {
-                self.bind(section, index, events);
-            }
-        }
-    }
-
-    /// Clients that rename their tracks in SDP are matched by kind, in order of announcement.
-    fn bind_by_kind(&mut self, events: &mut Vec<Action>) {
-        for index in 0..self.publications.len() {
-            let Some(publication) = self.publications.get(index) else { continue };
-            if self.is_bound(publication.track) {
-                continue;
-            }
-            if let Some(section) = self.unbound(publication.kind) {
-                self.bind(section, index, events);
-            }
-        }
-    }
-
-    fn bind(&mut self, section: usize, publication: usize, events: &mut Vec<Action>) {
-        let (Some(section), Some(publication)) =
-            (self.sections.get_mut(section), self.publications.get(publication))
-        else {
-            return;
-        };
-        section.role = Role::Receive { track: publication.track };
-        section.opus_extra.clone_from(&publication.opus_extra);
-        section.preference = publication.preference;
-        events.push(Action::Bound {
-            track: publication.track,
-            mid: section.offered.mid,
-            layers: section.offered.rids.len().max(1),
-        });
     }
 
     fn mint_ssrcs(&mut self, random: &mut dyn Random) {
