@@ -151,6 +151,9 @@ impl Room {
             turn.signal(key, signal_response::Message::TrackUnpublished(told));
             self.drop_track(key, id, turn);
         }
+        if !after.may_publish_data() {
+            self.end_data_tracks(key, turn);
+        }
         if before.may_subscribe() != after.may_subscribe() {
             self.subscribe_to_all(key);
         }

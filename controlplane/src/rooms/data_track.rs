@@ -106,6 +106,18 @@ impl Room {
         }
     }
 
+    /// The publisher may not publish data any more.
+    pub(super) fn end_data_tracks(&mut self, key: ParticipantKey, turn: &mut Turn<'_>) {
+        let Some(participant) = self.participants.get_mut(&key) else { return };
+        for DataTrack { info, .. } in std::mem::take(&mut participant.data_tracks) {
+            for other in self.participants.values_mut() {
+                other.data_subscriptions.remove(&info.sid);
+            }
+            let response = UnpublishDataTrackResponse { info: Some(info) };
+            turn.signal(key, signal_response::Message::UnpublishDataTrackResponse(response));
+        }
+    }
+
     pub(super) fn update_data_subscription(
         &mut self,
         key: ParticipantKey,

@@ -2,7 +2,8 @@
 
 use auralink_livekit::request_response::Reason;
 use auralink_livekit::{
-    PublishDataTrackRequest, UnpublishDataTrackRequest, UpdateDataSubscription, update_data_subscription,
+    ParticipantPermission, PublishDataTrackRequest, UnpublishDataTrackRequest, UpdateDataSubscription,
+    UpdateParticipantRequest, update_data_subscription,
 };
 
 use super::*;
@@ -116,6 +117,22 @@ fn bad_requests_are_told_apart() {
     let bob = stage.join_with("bob", grant);
     stage.ask(bob, publish(1, "one"));
     assert_eq!(stage.refusal(bob), Some(Reason::NotAllowed));
+}
+
+#[test]
+fn who_may_not_publish_data_any_more_has_no_data_tracks() {
+    let mut stage = Stage::new();
+    let (alice, bob) = (stage.join("alice"), stage.join("bob"));
+    stage.ask(alice, publish(9, "place"));
+    let permission = ParticipantPermission { can_publish: true, ..ParticipantPermission::default() };
+    let request = UpdateParticipantRequest {
+        identity: "alice".into(),
+        permission: Some(permission),
+        ..UpdateParticipantRequest::default()
+    };
+    stage.turn(|room, turn| room.update_participant(request, turn)).unwrap();
+    assert!(stage.told(alice).iter().any(|told| matches!(told, Told::UnpublishDataTrackResponse(_))));
+    assert_eq!(stage.news(bob, "alice").unwrap().data_tracks, []);
 }
 
 #[test]
