@@ -151,3 +151,11 @@ async fn both_sides_may_compress_every_message() {
     }
     assert_eq!(answers, 3);
 }
+
+#[tokio::test]
+async fn a_connection_ended_from_here_is_closed_once() {
+    let desk = Desk::start().await;
+    let mut alice = resume(&desk, "alice", "PA_unknown").await;
+    assert!(matches!(alice.next().await, Some(Told::Leave(_))));
+    assert_eq!(alice.bytes_after_close().await, 0);
+}

@@ -179,7 +179,12 @@ async fn send(socket: &mut HttpWebSocket, frame: yawc::Frame) -> bool {
 /// The closing handshake, so that what was sent before is not lost to a reset.
 async fn farewell(mut socket: HttpWebSocket, code: CloseCode) {
     if send(&mut socket, yawc::Frame::close(code, "")).await {
-        let answered = async { while socket.next_frame().await.is_ok() {} };
+        // Not asked again after the answer: the library would answer that, and browsers report a second close as an error.
+        let answered = async {
+            while let Ok(frame) = socket.next_frame().await
+                && frame.opcode() != OpCode::Close
+            {}
+        };
         let _ = tokio::time::timeout(CLOSE_PATIENCE, answered).await;
     }
 }

@@ -21,6 +21,7 @@ use auralink_node::{Spill, mailbox};
 use auralink_proto::{Candidate, Command, DataChannel, Event, Fingerprint, TransportSpec};
 use base64::Engine as _;
 use futures_util::{SinkExt as _, StreamExt as _};
+use tokio::io::AsyncReadExt as _;
 use tokio::net::TcpStream;
 use tokio_tungstenite::tungstenite::{Error, Message};
 use tokio_tungstenite::{MaybeTlsStream, WebSocketStream};
@@ -265,6 +266,20 @@ impl Client {
         }
     }
 
+    /// Answers the server's close and counts what still comes behind it.
+    pub(crate) async fn bytes_after_close(mut self) -> usize {
+        while let Some(frame) = self.frame().await {
+            if frame.is_close() {
+                break;
+            }
+        }
+        let _ = self.socket.flush().await;
+        let MaybeTlsStream::Plain(stream) = self.socket.get_mut() else { return 0 };
+        let mut rest = Vec::new();
+        let _ = tokio::time::timeout(PATIENCE, stream.read_to_end(&mut rest)).await;
+        rest.len()
+    }
+
     /// Reads to the end of the connection.
     pub(crate) async fn closed(&mut self) {
         while self.next().await.is_some() {}
@@ -328,7 +343,7 @@ impl Desk {
         headers: &[(&str, &str)],
         body: &[u8],
     ) -> Reply {
-        use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+        use tokio::io::AsyncWriteExt as _;
         let mut stream = TcpStream::connect(self.address).await.unwrap();
         let mut request = format!(
             "{method} {path} HTTP/1.1\r\nhost: x\r\nconnection: close\r\ncontent-length: {}\r\n",
