@@ -77,11 +77,11 @@ impl Shard {
         let uplink = transport.uplinks.get(usize::from(binding.section)).ok_or(DropReason::UnknownSsrc)?;
         let track_slot = uplink.track;
         let (format, is_repair) = uplink.types.look_up(header.pt).ok_or(DropReason::UnknownPayloadType)?;
-        let mut elements = Elements::read(&uplink.elements, &header, bytes);
         let track = self.tracks.get_mut(track_slot).ok_or(DropReason::UnknownSsrc)?;
         if self.backlog.sheds(now, datagram.arrival, track.kind) {
             return Err(DropReason::Late);
         }
+        let mut elements = Elements::read(&uplink.elements, &header, bytes);
         if !track.formats.uses_dependency(format) {
             elements.forget_dependency();
         }
