@@ -194,7 +194,7 @@ impl Rooms {
         let (inbox, receiver) = mpsc::channel(actor::INBOX_MAX);
         let params = self.params(name, choice);
         tracing::info!(room = %name, sid = %params.sid, "room started");
-        let stub = RoomInfo { sid: params.sid.clone(), name: name.to_owned(), ..RoomInfo::default() };
+        let named = RoomInfo { sid: params.sid.clone(), name: name.to_owned(), ..RoomInfo::default() };
         let actor = Actor::new(
             params,
             receiver,
@@ -205,13 +205,13 @@ impl Rooms {
         );
         table.insert(name.to_owned(), inbox.clone());
         self.shared.telemetry.rooms.fetch_add(1, Ordering::Relaxed);
-        tokio::spawn(self.clone().supervise(stub, inbox.downgrade(), actor));
+        tokio::spawn(self.clone().supervise(named, inbox.downgrade(), actor));
         Ok(inbox)
     }
 
     /// Runs a room and, whatever ends it, takes it off the table and turns late joins away.
-    async fn supervise(self, stub: RoomInfo, inbox: mpsc::WeakSender<Input>, actor: Actor) {
-        let name = stub.name.clone();
+    async fn supervise(self, named: RoomInfo, inbox: mpsc::WeakSender<Input>, actor: Actor) {
+        let name = named.name.clone();
         let ended = tokio::spawn(actor.run()).await;
         {
             let mut table = self.table();
@@ -241,7 +241,7 @@ impl Rooms {
                     let _ = media.send(transport.shard(), Command::RemoveTransport(transport)).await;
                 }
                 let what = Happened::RoomFinished(RoomEndReason::RoomEndUnknown);
-                self.shared.notices.deliver(Notice { unix_ms: actor::unix_ms(), room: stub, what }).await;
+                self.shared.notices.deliver(Notice { unix_ms: actor::unix_ms(), room: named, what }).await;
             }
         }
     }

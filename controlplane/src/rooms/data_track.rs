@@ -97,12 +97,16 @@ impl Room {
             return;
         };
         let info = participant.data_tracks.remove(index).info;
-        let sid = info.sid.clone();
+        self.forget_data_track(&info.sid);
         let response = UnpublishDataTrackResponse { info: Some(info) };
         turn.signal(key, signal_response::Message::UnpublishDataTrackResponse(response));
         self.announce(key, turn);
-        for other in self.participants.values_mut() {
-            other.data_subscriptions.remove(&sid);
+    }
+
+    /// Wishes for a track that is no more would fill the place of others.
+    pub(super) fn forget_data_track(&mut self, sid: &str) {
+        for participant in self.participants.values_mut() {
+            participant.data_subscriptions.remove(sid);
         }
     }
 
@@ -110,9 +114,7 @@ impl Room {
     pub(super) fn end_data_tracks(&mut self, key: ParticipantKey, turn: &mut Turn<'_>) {
         let Some(participant) = self.participants.get_mut(&key) else { return };
         for DataTrack { info, .. } in std::mem::take(&mut participant.data_tracks) {
-            for other in self.participants.values_mut() {
-                other.data_subscriptions.remove(&info.sid);
-            }
+            self.forget_data_track(&info.sid);
             let response = UnpublishDataTrackResponse { info: Some(info) };
             turn.signal(key, signal_response::Message::UnpublishDataTrackResponse(response));
         }

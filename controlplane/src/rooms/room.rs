@@ -274,6 +274,9 @@ impl Room {
             }
             turn.out.push(Output::RouteTrack(track.id, false));
         }
+        for track in std::mem::take(&mut participant.data_tracks) {
+            self.forget_data_track(&track.info.sid);
+        }
         for transport in participant.transports() {
             self.by_transport.remove(&transport);
             turn.out.push(Output::Command(transport.shard(), Command::RemoveTransport(transport)));

@@ -136,6 +136,18 @@ fn who_may_not_publish_data_any_more_has_no_data_tracks() {
 }
 
 #[test]
+fn who_leaves_takes_its_data_tracks_along() {
+    let mut stage = Stage::new();
+    let (alice, bob) = (stage.join("alice"), stage.join("bob"));
+    stage.ask(alice, publish(9, "place"));
+    let sid = stage.published(alice);
+    stage.ask(bob, subscribe(&sid, true));
+    stage.ask(alice, Ask::Leave(Default::default()));
+    assert_eq!(stage.news(bob, "alice").unwrap().data_tracks, []);
+    assert!(stage.room.participants[&bob].data_subscriptions.is_empty(), "a wish for nothing takes no place");
+}
+
+#[test]
 fn an_unpublished_track_is_gone_for_everybody() {
     let mut stage = Stage::new();
     let (alice, bob) = (stage.join("alice"), stage.join("bob"));
