@@ -147,9 +147,25 @@ const fn alone(name: &'static str, task: Task, rooms: Rooms, arguments: &'static
     Row { name, wire: Wire::Veth, sides: &[URING], task, rooms, arguments }
 }
 
-/// Runs one row, or all of them. `rounds` are counted, one more goes before them. With `profile` nothing is measured: where the
-/// server's time goes is printed instead.
-pub(crate) fn run(root: &Path, row: Option<&str>, rounds: u32, seconds: u32, profile: bool) -> Result<()> {
+/// How a row is run.
+#[derive(clap::Args)]
+pub(crate) struct How {
+    /// Rounds counted; one more goes before them.
+    #[arg(long, default_value_t = 5)]
+    rounds: u32,
+    /// Seconds measured in each.
+    #[arg(long, default_value_t = 8)]
+    seconds: u32,
+    /// Prints where the server's time goes instead, by function.
+    #[arg(long)]
+    profile: bool,
+    /// Starts the servers in reverse: which one is first is not without effect.
+    #[arg(long)]
+    reversed: bool,
+}
+
+/// Runs one row, or all of them.
+pub(crate) fn run(root: &Path, row: Option<&str>, how: &How) -> Result<()> {
     let chosen: Vec<&Row> = ROWS.iter().filter(|held| row.is_none_or(|row| row == held.name)).collect();
     if chosen.is_empty() {
         let names: Vec<_> = ROWS.iter().map(|row| row.name).collect();
@@ -165,8 +181,8 @@ pub(crate) fn run(root: &Path, row: Option<&str>, rounds: u32, seconds: u32, pro
     for row in chosen {
         println!("\n=== {}", row.name);
         let _namespaces = Namespaces::new(root)?;
-        let bench = Bench { root, out: &out, row, rounds, seconds };
-        if let Err(error) = if profile { profile::run(&bench) } else { bench.measure() } {
+        let bench = Bench { root, out: &out, row, how };
+        if let Err(error) = if how.profile { profile::run(&bench) } else { bench.measure() } {
             println!("{}: {error:#}", row.name);
             failed.push(row.name);
         }
@@ -182,8 +198,7 @@ struct Bench<'a> {
     root: &'a Path,
     out: &'a Path,
     row: &'a Row,
-    rounds: u32,
-    seconds: u32,
+    how: &'a How,
 }
 
 impl Bench<'_> {
@@ -191,14 +206,18 @@ impl Bench<'_> {
         match self.row.task {
             Task::Compare | Task::CompareWithFloor => {
                 let mut servers = Vec::new();
-                for (index, side) in self.row.sides.iter().enumerate() {
+                let mut sides: Vec<&Side> = self.row.sides.iter().collect();
+                if self.how.reversed {
+                    sides.reverse();
+                }
+                for (index, side) in sides.into_iter().enumerate() {
                     servers.push(Server::start(self, index, side)?);
                 }
                 self.compare(&servers)
             }
             Task::Once => self.alone(0),
             // The first is a warm-up.
-            Task::Repeat => (0..=self.rounds).try_for_each(|round| self.alone(round)),
+            Task::Repeat => (0..=self.how.rounds).try_for_each(|round| self.alone(round)),
         }
     }
 
@@ -210,7 +229,7 @@ impl Bench<'_> {
         for server in servers {
             command.args([&server.url, "--server-pid", &server.pid()]);
         }
-        command.args(["--rounds", &self.rounds.to_string(), "--seconds", &self.seconds.to_string()]);
+        command.args(["--rounds", &self.how.rounds.to_string(), "--seconds", &self.how.seconds.to_string()]);
         if self.row.task == Task::CompareWithFloor {
             let prefix = format!("ip netns exec {SERVER_NS}");
             let ip = address(self.row.wire, 0);

@@ -58,15 +58,8 @@ enum Chore {
     /// Measures a row of `bench/RESULTS.md`, or every one. Wants a quiet machine and root.
     Bench {
         row: Option<String>,
-        /// Rounds counted.
-        #[arg(long, default_value_t = 5)]
-        rounds: u32,
-        /// Seconds measured in each.
-        #[arg(long, default_value_t = 8)]
-        seconds: u32,
-        /// Prints where the server's time goes instead, by function.
-        #[arg(long)]
-        profile: bool,
+        #[command(flatten)]
+        how: bench::How,
     },
     /// Instructions, system calls and idle work per packet against their baselines.
     Gates {
@@ -96,9 +89,7 @@ fn main() -> Result<()> {
         }
         Chore::Fuzz { target, seconds } => fuzz::run(&root, target.as_deref(), seconds),
         Chore::Clients { filter, suite } => clients::run(&root, suite, filter.as_deref()),
-        Chore::Bench { row, rounds, seconds, profile } => {
-            bench::run(&root, row.as_deref(), rounds, seconds, profile)
-        }
+        Chore::Bench { row, how } => bench::run(&root, row.as_deref(), &how),
         Chore::Gates { update } => gates::run(&root, update),
         Chore::K6 { scenario } => k6::run(&root, scenario.as_deref()),
         Chore::Tidy => tidy::check(&root),

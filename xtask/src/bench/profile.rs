@@ -31,14 +31,14 @@ pub(super) fn run(bench: &Bench<'_>) -> Result<()> {
     let mut generator = bench.generator("run", rooms);
     generator.args(["--url", &server.url, "--server-pid", &server.pid()]);
     if settle == SETTLE {
-        generator.args(["--seconds", &(settle.as_secs() + u64::from(bench.seconds) + 4).to_string()]);
+        generator.args(["--seconds", &(settle.as_secs() + u64::from(bench.how.seconds) + 4).to_string()]);
     }
     let mut load = generator.stdout(Stdio::null()).spawn().context("cannot start the generator")?;
     std::thread::sleep(settle);
     let data = bench.json("-profile").with_extension("perf");
     let mut perf = Command::new("perf");
     perf.args(["record", "-q", "-e", "cpu-clock", "-F", SAMPLES_PER_SECOND, "-g", "-p", &server.pid(), "-o"]);
-    perf.arg(&data).args(["--", "sleep", &bench.seconds.to_string()]);
+    perf.arg(&data).args(["--", "sleep", &bench.how.seconds.to_string()]);
     let recorded = finish(&mut perf);
     let ended = load.wait().context("the generator was lost")?;
     recorded?;
