@@ -17,7 +17,7 @@ use super::offer::{OfferError, SECTIONS_MAX};
 use super::{Action, Local, Negotiator, Publication, Random, Taken, Wanted};
 
 /// Counts instead of drawing.
-struct Counted(u32);
+pub(super) struct Counted(pub(super) u32);
 
 impl Random for Counted {
     fn bits(&mut self) -> u32 {
@@ -41,11 +41,11 @@ fn local() -> Local {
     }
 }
 
-fn track(n: u64) -> TrackId {
+pub(super) fn track(n: u64) -> TrackId {
     TrackId::new(ShardId(0), n)
 }
 
-fn wanted(n: u64, kind: MediaKind) -> Wanted {
+pub(super) fn wanted(n: u64, kind: MediaKind) -> Wanted {
     let codec = if kind == MediaKind::Audio { Codec::Opus } else { Codec::Vp8 };
     let (sid, publisher_sid) = (format!("TR_{n}"), format!("PA_{n}"));
     Wanted { track: track(n), kind, codec, encrypted: false, sid, publisher_sid }

@@ -4,38 +4,13 @@ use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use auralink_proto::{
-    Candidate, Codec, DataChannels, Fingerprint, MediaKind, RoomId, ShardId, TrackId, TransportId,
-    TransportSpec,
+    Candidate, DataChannels, Fingerprint, MediaKind, RoomId, ShardId, TransportId, TransportSpec,
 };
 use proptest::prelude::*;
 
-use super::{ANSWER_PATIENCE, Action, Local, Offerer, Taken, Wanted};
-use crate::negotiator::Random;
+use super::{ANSWER_PATIENCE, Action, Local, Offerer, Taken};
 use crate::negotiator::offer::OfferError;
-
-struct Counted(u32);
-
-impl Random for Counted {
-    fn bits(&mut self) -> u32 {
-        self.0 += 1;
-        self.0 * 7 + 1_000
-    }
-
-    fn word(&mut self, len: usize) -> String {
-        self.0 += 1;
-        format!("{:0>len$}", self.0)
-    }
-}
-
-fn track(n: u64) -> TrackId {
-    TrackId::new(ShardId(0), n)
-}
-
-fn wanted(n: u64, kind: MediaKind) -> Wanted {
-    let codec = if kind == MediaKind::Audio { Codec::Opus } else { Codec::Vp8 };
-    let (sid, publisher_sid) = (format!("TR_{n}"), format!("PA_{n}"));
-    Wanted { track: track(n), kind, sid, publisher_sid, codec, encrypted: false }
-}
+use crate::negotiator::tests::{Counted, track, wanted};
 
 /// The answer of a browser: every section taken, what is sent received; a `refused` kind rejected.
 fn answer(offer: &str, refused: Option<&str>) -> String {
