@@ -4,6 +4,7 @@
 mod load;
 mod net;
 mod profile;
+mod sittings;
 
 use std::path::Path;
 use std::process::{Command, Stdio};
@@ -150,18 +151,16 @@ const fn alone(name: &'static str, task: Task, rooms: Rooms, arguments: &'static
 /// How a row is run.
 #[derive(clap::Args)]
 pub(crate) struct How {
-    /// Rounds counted; one more goes before them.
-    #[arg(long, default_value_t = 5)]
+    /// Rounds counted. Servers that are compared are started anew for the second half, in reverse: which one is first is not
+    /// without effect. One more round goes before each half.
+    #[arg(long, default_value_t = 6)]
     rounds: u32,
     /// Seconds measured in each.
-    #[arg(long, default_value_t = 8)]
+    #[arg(long, default_value_t = 6)]
     seconds: u32,
     /// Prints where the server's time goes instead, by function.
     #[arg(long)]
     profile: bool,
-    /// Starts the servers in reverse: which one is first is not without effect.
-    #[arg(long)]
-    reversed: bool,
 }
 
 /// Runs one row, or all of them.
@@ -204,38 +203,11 @@ struct Bench<'a> {
 impl Bench<'_> {
     fn measure(&self) -> Result<()> {
         match self.row.task {
-            Task::Compare | Task::CompareWithFloor => {
-                let mut servers = Vec::new();
-                let mut sides: Vec<&Side> = self.row.sides.iter().collect();
-                if self.how.reversed {
-                    sides.reverse();
-                }
-                for (index, side) in sides.into_iter().enumerate() {
-                    servers.push(Server::start(self, index, side)?);
-                }
-                self.compare(&servers)
-            }
+            Task::Compare | Task::CompareWithFloor => sittings::compare(self),
             Task::Once => self.alone(0),
             // The first is a warm-up.
             Task::Repeat => (0..=self.how.rounds).try_for_each(|round| self.alone(round)),
         }
-    }
-
-    fn compare(&self, servers: &[Server]) -> Result<()> {
-        let rooms = load::rooms(self, servers)?;
-        let half = matches!(self.row.rooms, Rooms::LoadOnHalf(_));
-        let _half = half.then(|| load::Half::hold(servers)).transpose()?;
-        let mut command = self.generator("compare", rooms);
-        for server in servers {
-            command.args([&server.url, "--server-pid", &server.pid()]);
-        }
-        command.args(["--rounds", &self.how.rounds.to_string(), "--seconds", &self.how.seconds.to_string()]);
-        if self.row.task == Task::CompareWithFloor {
-            let prefix = format!("ip netns exec {SERVER_NS}");
-            let ip = address(self.row.wire, 0);
-            command.args(["--floor", "--floor-ip", &ip, "--floor-cpu", "1", "--floor-prefix", &prefix]);
-        }
-        finish(command.arg("--json").arg(self.json("")))
     }
 
     /// The row once, on a server of its own.
