@@ -2,9 +2,10 @@
 //! meanwhile falls on all of them.
 
 use std::fmt::Write as _;
+use std::path::{Path, PathBuf};
 
-use anyhow::{Result, bail};
-use serde::Serialize;
+use anyhow::{Context as _, Result, bail};
+use serde::{Deserialize, Serialize};
 
 use super::floor::{Floor, Place};
 use super::options::{Common, Server, Turnover, Workload};
@@ -31,6 +32,9 @@ pub(crate) struct Compare {
     /// Rounds counted; one more is run before them and not counted.
     #[arg(long, default_value_t = 5)]
     rounds: usize,
+    /// JSON of an earlier comparison of the same servers, started and named in reverse: its rounds count with these.
+    #[arg(long)]
+    reversed: Option<PathBuf>,
     #[arg(long, value_enum, default_value = "video")]
     workload: Workload,
     #[command(flatten)]
@@ -47,17 +51,19 @@ enum Side {
 }
 
 /// Everything that was measured.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, Deserialize)]
 struct Comparison {
     sides: Vec<SideReport>,
     /// Of each side to the last one, for the median of what is compared.
+    #[serde(skip_deserializing)]
     ratios: Vec<(String, f64)>,
 }
 
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, Deserialize)]
 struct SideReport {
     who: String,
     /// By name: least, median, largest of the rounds.
+    #[serde(skip_deserializing)]
     spread: Vec<(String, [f64; 3])>,
     points: Vec<Point>,
 }
@@ -108,7 +114,13 @@ impl Compare {
             bail!("at least one round and two sides: name two servers, or one and --floor");
         }
         let sides = self.sides();
-        let mut points: Vec<Vec<Point>> = sides.iter().map(|_| Vec::new()).collect();
+        let mut points: Vec<Vec<Point>> = match &self.reversed {
+            Some(path) => Comparison::read(path)?.turned_about(self.urls.len()),
+            None => sides.iter().map(|_| Vec::new()).collect(),
+        };
+        if points.len() != sides.len() {
+            bail!("the earlier comparison has {} sides, this one has {}", points.len(), sides.len());
+        }
         for round in 0..=self.rounds {
             for turn in 0..sides.len() {
                 // There and back again, so that no side always comes behind the same other one.
@@ -152,6 +164,20 @@ impl Compare {
 }
 
 impl Comparison {
+    fn read(path: &Path) -> Result<Self> {
+        let text =
+            std::fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
+        serde_json::from_str(&text).with_context(|| format!("{} is no comparison", path.display()))
+    }
+
+    /// Its points in the order of a comparison that names the servers in reverse; a floor stays behind them.
+    fn turned_about(self, servers: usize) -> Vec<Vec<Point>> {
+        let mut points: Vec<Vec<Point>> = self.sides.into_iter().map(|side| side.points).collect();
+        let servers = servers.min(points.len());
+        points[..servers].reverse();
+        points
+    }
+
     fn of(points: Vec<Vec<Point>>) -> Self {
         let sides: Vec<SideReport> = points.into_iter().map(SideReport::of).collect();
         let mut ratios = Vec::new();
@@ -210,7 +236,7 @@ impl SideReport {
             ((*name).to_owned(), spread(&mut values))
         });
         let spread = spread.collect();
-        Self { who: points.first().map(|point| point.who.clone()).unwrap_or_default(), spread, points }
+        Self { who: points.last().map(|point| point.who.clone()).unwrap_or_default(), spread, points }
     }
 }
 
@@ -242,6 +268,24 @@ mod tests {
         assert_eq!(spread(&mut [5.0, 1.0, 3.0]), [1.0, 3.0, 5.0]);
         assert_eq!(spread(&mut [4.0, 1.0, 2.0, 9.0]), [1.0, 3.0, 9.0]);
         assert!(spread(&mut []).iter().all(|value| value.is_nan()));
+    }
+
+    #[test]
+    fn rounds_of_both_orders_belong_to_the_same_server() {
+        let earlier = Comparison::of(vec![vec![point("a", 1)], vec![point("b", 2)], vec![point("floor", 3)]]);
+        let text = serde_json::to_string(&earlier).unwrap();
+        let mut points = serde_json::from_str::<Comparison>(&text).unwrap().turned_about(2);
+        // What was second is first now, and listens where the first did.
+        for (points, later) in points.iter_mut().zip([point("a", 20), point("b", 10), point("floor", 30)]) {
+            points.push(later);
+        }
+        let comparison = Comparison::of(points);
+        let latencies: Vec<(&str, Vec<u64>)> = comparison
+            .sides
+            .iter()
+            .map(|side| (side.who.as_str(), side.points.iter().map(|p| p.latency_us.p50).collect()))
+            .collect();
+        assert_eq!(latencies, [("a", vec![2, 20]), ("b", vec![1, 10]), ("floor", vec![3, 30])]);
     }
 
     #[test]
