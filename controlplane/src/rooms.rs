@@ -23,6 +23,7 @@ mod subscribe;
 #[cfg(test)]
 mod tests;
 pub mod track;
+mod updates;
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::atomic::{AtomicU64, Ordering};

@@ -2,9 +2,8 @@
 
 use auralink_livekit::{
     DisconnectReason, MuteRoomTrackRequest, MuteTrackRequest, ParticipantInfo, ParticipantPermission,
-    ParticipantUpdate, Room as RoomInfo, TrackInfo, TrackSource, TrackUnpublishedResponse,
-    UpdateParticipantRequest, UpdateSubscription, UpdateSubscriptionsRequest, leave_request,
-    participant_info, signal_response,
+    Room as RoomInfo, TrackInfo, TrackSource, TrackUnpublishedResponse, UpdateParticipantRequest,
+    UpdateSubscription, UpdateSubscriptionsRequest, leave_request, participant_info, signal_response,
 };
 use auralink_proto::TrackId;
 
@@ -12,6 +11,7 @@ use super::participant::ParticipantKey;
 use super::room::{Room, Turn};
 use super::rpc::Rpcs;
 use super::server_data::Nonces;
+use super::updates::update;
 use crate::auth::{NAME_BYTES_MAX, VideoGrant};
 
 /// Why a server API did nothing. The caller's fault, all of them.
@@ -169,8 +169,7 @@ impl Room {
         let mut info = participant.info();
         info.state = participant_info::State::Disconnected.into();
         info.tracks.clear();
-        let update = ParticipantUpdate { participants: vec![info] };
-        turn.signal_all(self.others(key), signal_response::Message::Update(update));
+        turn.signal_all(self.others(key), update(vec![info]));
     }
 
     /// `UpdateSubscriptions`: as if the participant had asked for it.

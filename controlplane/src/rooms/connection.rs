@@ -30,7 +30,7 @@ impl Room {
             participant.state = participant_info::State::Active;
             let info = participant.info();
             self.notice(Happened::Joined(info), turn);
-            self.announce(key, turn);
+            self.announce_active(key, turn);
         }
     }
 

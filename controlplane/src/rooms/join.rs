@@ -97,7 +97,7 @@ impl Room {
         self.joined();
         self.greet(key, turn);
         self.refresh_token(key, turn);
-        self.announce_join(key, turn);
+        self.announce_to_others(key, turn);
         self.subscribe_to_all(key);
         for request in add_tracks {
             self.add_track(key, request, turn);
@@ -199,11 +199,5 @@ impl Room {
             ..JoinResponse::default()
         };
         turn.signal(key, signal_response::Message::Join(response));
-    }
-
-    fn announce_join(&self, key: ParticipantKey, turn: &mut Turn<'_>) {
-        let Some(participant) = self.participants.get(&key).filter(|p| p.is_visible()) else { return };
-        let update = auralink_livekit::ParticipantUpdate { participants: vec![participant.info()] };
-        turn.signal_all(self.others(key), signal_response::Message::Update(update));
     }
 }

@@ -1,8 +1,8 @@
 //! Coming back: a participant whose signalling broke continues with a new connection, its media untouched.
 
 use auralink_livekit::{
-    DisconnectReason, ParticipantUpdate, ReconnectResponse, RoomUpdate, SyncState, UpdateTrackSettings,
-    leave_request, signal_response,
+    DisconnectReason, ReconnectResponse, RoomUpdate, SyncState, UpdateTrackSettings, leave_request,
+    signal_response,
 };
 use auralink_proto::{Command, DataChannel};
 
@@ -10,6 +10,7 @@ use super::join::server_info;
 use super::participant::{Participant, ParticipantKey, ResumeParams};
 use super::room::{MISSED_MAX, Output, Room, Turn};
 use super::simulate::Cut;
+use super::updates::{chunks, update};
 use crate::telemetry::count;
 
 /// Tracks and senders one state may name.
@@ -52,7 +53,9 @@ impl Room {
         }
         let shown = self.participants.values().filter(|p| p.key == key || p.is_visible());
         participants.extend(shown.map(Participant::info));
-        turn.signal(key, signal_response::Message::Update(ParticipantUpdate { participants }));
+        for chunk in chunks(participants) {
+            turn.signal(key, update(chunk));
+        }
         let update = RoomUpdate { room: Some(self.info()) };
         turn.signal(key, signal_response::Message::RoomUpdate(update));
         self.refresh_token(key, turn);

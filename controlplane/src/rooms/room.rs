@@ -7,8 +7,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use auralink_livekit::{
-    DisconnectReason, LeaveRequest, ParticipantInfo, ParticipantUpdate, Room as RoomInfo, RoomEndReason,
-    RoomUpdate, SignalResponse, leave_request, participant_info, signal_response,
+    DisconnectReason, LeaveRequest, ParticipantInfo, Room as RoomInfo, RoomEndReason, RoomUpdate,
+    SignalResponse, leave_request, participant_info, signal_response,
 };
 use auralink_proto::{
     Candidate, Command, DataChannel, Event, Fingerprint, MediaKind, Mid, RoomId, ShardId, TrackId,
@@ -20,6 +20,7 @@ use super::admin::AdminState;
 use super::backlog::Recent;
 use super::notices::{Happened, Notice};
 use super::participant::{Participant, ParticipantKey};
+use super::updates::Gathered;
 use crate::auth::Keys;
 use crate::config::Limit;
 use crate::negotiator::codec::Enabled;
@@ -133,6 +134,7 @@ pub struct Room {
     room_changed: bool,
     room_told: Option<Instant>,
     quality_told: Instant,
+    pub(super) gathered: Gathered,
     pub(super) admin: AdminState,
     /// Why it ends, when it does.
     pub(super) end_reason: RoomEndReason,
@@ -156,6 +158,7 @@ impl Room {
             room_changed: false,
             room_told: None,
             quality_told: turn.now,
+            gathered: Gathered::default(),
             admin: AdminState::default(),
             end_reason: RoomEndReason::RoomEndIdleTimeout,
         };
@@ -238,17 +241,6 @@ impl Room {
         self.settle(turn);
     }
 
-    /// Tells everybody who may know about a participant's present state.
-    pub(super) fn announce(&mut self, key: ParticipantKey, turn: &mut Turn<'_>) {
-        let Some(participant) = self.participants.get_mut(&key) else { return };
-        participant.version += 1;
-        let info = participant.info();
-        let to =
-            if participant.is_visible() { self.participants.keys().copied().collect() } else { vec![key] };
-        let update = ParticipantUpdate { participants: vec![info] };
-        turn.signal_all(to, signal_response::Message::Update(update));
-    }
-
     /// Takes a participant out of the room: tells it why, tells the others, and forgets its transport.
     pub fn remove(
         &mut self,
@@ -259,6 +251,7 @@ impl Room {
     ) {
         let Some(mut participant) = self.participants.remove(&key) else { return };
         tracing::info!(room = %self.params.name, participant = %participant.sid, ?reason, "participant left");
+        let urgency = participant.urgency();
         turn.telemetry.participants.fetch_sub(1, std::sync::atomic::Ordering::Relaxed);
         if participant.signal_closed.is_none() {
             turn.signal(key, signal_response::Message::Leave(leave(reason, action)));
@@ -299,8 +292,7 @@ impl Room {
                 other.missed.push(info.clone());
                 other.missed.truncate(MISSED_MAX + 1);
             }
-            let update = ParticipantUpdate { participants: vec![info] };
-            turn.signal_all(self.others(key), signal_response::Message::Update(update));
+            self.announce_left(&participant, info, urgency, turn);
         }
         self.touched.remove(&key);
         let left = self.participants.values().flat_map(|p| &p.tracks).filter(|t| t.live).map(|t| t.id);
@@ -390,11 +382,13 @@ impl Room {
 
     /// When to call [`Self::handle_due`].
     pub fn next_due(&self) -> Option<Instant> {
-        self.due.first().map(|(at, _)| *at)
+        let negotiator = self.due.first().map(|(at, _)| *at);
+        negotiator.into_iter().chain(self.gathered.due()).min()
     }
 
-    /// Lets negotiators speak whose time has come.
+    /// Lets negotiators speak whose time has come, and tells what was gathered.
     pub fn handle_due(&mut self, turn: &mut Turn<'_>) {
+        self.tell_gathered(turn);
         while let Some((_, key)) = self.due.first().copied().filter(|(at, _)| *at <= turn.now) {
             self.due.pop_first();
             self.touched.insert(key);

@@ -35,6 +35,7 @@ mod coming_back;
 mod data_tracks;
 mod dynacast;
 mod two_connections;
+mod updates;
 
 struct Counted(u64);
 
