@@ -251,6 +251,10 @@ pub struct Limit {
     pub signal_rate_max: u32,
     /// Tracks one participant may publish.
     pub tracks_max: usize,
+    /// RTP and RTCP packets one connection may send per second; 0 for no limit.
+    pub packets_per_second_max: u32,
+    /// Bits of them per second; 0 for no limit.
+    pub bits_per_second_max: u64,
     /// Bytes of participant metadata.
     pub metadata_bytes_max: usize,
     /// Bytes of all participant attributes together.
@@ -265,6 +269,8 @@ impl Default for Limit {
             signal_queue_max: 1_024,
             signal_rate_max: 200,
             tracks_max: 64,
+            packets_per_second_max: 12_000,
+            bits_per_second_max: 100_000_000,
             metadata_bytes_max: 512 << 10,
             attributes_bytes_max: 64 << 10,
         }

@@ -2,12 +2,13 @@
 
 use std::collections::HashMap;
 use std::fmt::Write as _;
+use std::num::NonZeroU32;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
 use auralink_node::{
-    DropReason, Events, Handle, IoBackend, NodeConfig, Ports, Reports, ShardGone, ShardReport, Spill, Steer,
-    heap_bytes,
+    DropReason, Events, Handle, IntakeLimit, IoBackend, NodeConfig, Ports, Reports, ShardGone, ShardReport,
+    Spill, Steer, heap_bytes,
 };
 use auralink_proto::{Candidate, Command, Event, Fingerprint, RoomId, ShardId, TrackId, TransportId};
 use tokio::sync::mpsc;
@@ -184,6 +185,18 @@ impl Mint for Media {
     }
 }
 
+/// What one connection may send; 0 stands for no limit.
+fn intake(limit: &config::Limit) -> IntakeLimit {
+    let IntakeLimit { packets, bytes } = IntakeLimit::NONE;
+    IntakeLimit {
+        packets: NonZeroU32::new(limit.packets_per_second_max).map_or(packets, NonZeroU32::get),
+        bytes: match limit.bits_per_second_max {
+            0 => bytes,
+            bits => u32::try_from(bits.div_ceil(8)).unwrap_or(bytes),
+        },
+    }
+}
+
 /// The data plane's share of the configuration.
 pub fn node_config(config: &Config) -> NodeConfig {
     let ports = config.rtc.udp_port;
@@ -210,6 +223,7 @@ pub fn node_config(config: &Config) -> NodeConfig {
             config::Steer::Lanes => Steer::Lanes,
         },
         transports_max: config.node.transports_max,
+        intake: intake(&config.limit),
         socket_buffer_bytes: config.node.socket_buffer_bytes,
     }
 }

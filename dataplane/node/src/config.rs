@@ -2,6 +2,8 @@
 
 use std::net::{IpAddr, Ipv4Addr};
 
+use auralink_sfu::intake::IntakeLimit;
+
 /// How datagrams reach the kernel.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub enum IoBackend {
@@ -55,6 +57,8 @@ pub struct NodeConfig {
     pub steer: Steer,
     /// Most transports one shard accepts.
     pub transports_max: usize,
+    /// Most that is taken in from one transport.
+    pub intake: IntakeLimit,
     /// Kernel receive and send buffer asked for per socket, in bytes.
     pub socket_buffer_bytes: usize,
 }
@@ -70,6 +74,7 @@ impl Default for NodeConfig {
             spill: Spill::Home,
             steer: Steer::Auto,
             transports_max: 4_096,
+            intake: IntakeLimit::default(),
             socket_buffer_bytes: 4 << 20,
         }
     }

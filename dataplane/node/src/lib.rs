@@ -11,6 +11,7 @@ mod start;
 mod worker;
 
 pub use auralink_ring::heap_bytes;
+pub use auralink_sfu::intake::IntakeLimit;
 pub use auralink_sfu::stats::DropReason;
 pub use config::{IoBackend, NodeConfig, Ports, Spill, Steer};
 pub use mailbox::{Events, Handle, ShardGone, ShardMailbox};

@@ -194,7 +194,11 @@ impl Seat {
             pin_to(*cpu)?;
         }
         let now = Instant::now();
-        let config = ShardConfig { transports_max: self.config.transports_max, ..ShardConfig::default() };
+        let config = ShardConfig {
+            transports_max: self.config.transports_max,
+            intake: self.config.intake,
+            ..ShardConfig::default()
+        };
         let backend = Backend::new(
             kind,
             self.bound.socket,

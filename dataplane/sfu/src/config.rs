@@ -6,6 +6,7 @@ use auralink_proto::MediaKind;
 
 use crate::history::HistorySize;
 use crate::hold::HoldConfig;
+use crate::intake::IntakeLimit;
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct ShardConfig {
@@ -14,6 +15,7 @@ pub struct ShardConfig {
     pub tracks_max: usize,
     /// Tuples of other shards' peers that are steered.
     pub steered_max: usize,
+    pub intake: IntakeLimit,
     pub audio_history: HistorySize,
     /// Of the highest video layer; each lower one has half the bytes of the one above.
     pub video_history: HistorySize,
@@ -35,6 +37,7 @@ impl Default for ShardConfig {
             transports_max: 4_096,
             tracks_max: 8_192,
             steered_max: 8_192,
+            intake: IntakeLimit::default(),
             audio_history: HistorySize { bytes: 64 << 10, packets: 256 },
             video_history: HistorySize { bytes: 1 << 20, packets: 1_024 },
             keyframe_interval: Duration::from_millis(300),

@@ -13,6 +13,7 @@ pub mod formats;
 pub mod header;
 pub mod history;
 pub mod hold;
+pub mod intake;
 pub mod lanes;
 pub mod nack;
 pub mod publisher;

@@ -36,6 +36,8 @@ pub enum DropReason {
     RtxUnused,
     /// A packet older than the history ring reaches.
     TooOld,
+    /// More than one transport may send in a second.
+    OverLimit,
     /// A payload too large to forward in one datagram.
     TooLarge,
     /// Waited before a shard that cannot keep up: media too late to be worth its place.
@@ -59,7 +61,7 @@ pub enum DropReason {
 }
 
 impl DropReason {
-    pub const ALL: [Self; 26] = [
+    pub const ALL: [Self; 27] = [
         Self::Unclassified,
         Self::UnknownTuple,
         Self::UnknownUfrag,
@@ -76,6 +78,7 @@ impl DropReason {
         Self::Duplicate,
         Self::RtxUnused,
         Self::TooOld,
+        Self::OverLimit,
         Self::TooLarge,
         Self::Late,
         Self::EgressFull,
@@ -106,6 +109,7 @@ impl DropReason {
             Self::Duplicate => "duplicate",
             Self::RtxUnused => "rtx_unused",
             Self::TooOld => "too_old",
+            Self::OverLimit => "over_limit",
             Self::TooLarge => "too_large",
             Self::Late => "late",
             Self::EgressFull => "egress_full",

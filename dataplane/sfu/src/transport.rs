@@ -12,6 +12,7 @@ use auralink_rtc::twcc::TwccRecorder;
 use crate::departures::Departures;
 use crate::elements::ElementIds;
 use crate::formats::PayloadTypes;
+use crate::intake::Intake;
 use crate::subscriber::Line;
 
 /// SSRCs one transport may send from: three layers with repair on each of its sections would be 6 a section.
@@ -110,6 +111,7 @@ pub struct Transport {
     pub channels: [Option<u16>; DataChannel::ALL.len()],
     /// Tuples that passed a check; bounded by the peer.
     pub remotes: Vec<SocketAddr>,
+    pub intake: Intake,
     pub stats: TransportStats,
 }
 

@@ -18,6 +18,11 @@ const BURST_INTERVAL: Duration = Duration::from_millis(2);
 const SCTP_LEN_MAX: usize = 1_100;
 /// How often one thing is repeated where the number does not matter.
 const REPEATS: usize = 2_000;
+/// Packets, and those sent without a pause, that exceed what one connection may send in a second.
+const TORRENT: usize = 40_000;
+const TORRENT_BURST: usize = 500;
+/// A receiver report about nobody (RFC 3550 §6.4.2).
+const EMPTY_REPORT: [u8; 8] = [0x80, 201, 0, 1, 0, 0, 0, 1];
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Kind {
@@ -33,6 +38,7 @@ pub(super) enum Kind {
     MalformedSctp,
     MalformedData,
     DataFlood,
+    Torrent,
 }
 
 pub(super) struct Attack {
@@ -46,7 +52,7 @@ const fn attack(name: &'static str, kind: Kind, drops: &'static [&'static str]) 
     Attack { name, kind, drops }
 }
 
-pub(super) const ALL: [Attack; 12] = [
+pub(super) const ALL: [Attack; 13] = [
     attack("unknown-ufrag flood", Kind::UnknownUfrag, &["unknown_ufrag"]),
     attack("checks with wrong integrity", Kind::WrongIntegrity, &["stun_refused"]),
     attack("garbage flood", Kind::GarbageFlood, &["unknown_tuple", "stun_refused"]),
@@ -59,6 +65,7 @@ pub(super) const ALL: [Attack; 12] = [
     attack("malformed SCTP in session", Kind::MalformedSctp, &[]),
     attack("malformed data in session", Kind::MalformedData, &["data"]),
     attack("data flood", Kind::DataFlood, &["data"]),
+    attack("more authentic packets than anybody needs", Kind::Torrent, &["over_limit"]),
     attack(
         "every length, own socket",
         Kind::OwnMalformed,
@@ -115,6 +122,11 @@ pub(super) async fn run(kind: Kind, attacker: &mut Client) -> Result<u64> {
         Kind::MalformedSctp => send_sctp(attacker).await,
         Kind::MalformedData => send_data(attacker, Duration::from_secs(1), 200).await,
         Kind::DataFlood => send_data(attacker, Duration::from_secs(3), 15_000).await,
+        Kind::Torrent => {
+            let seal = attacker.peer.srtp_seal().context("attacker is not connected")?;
+            let sealed = (0..TORRENT).filter_map(|_| seal_rtcp(&EMPTY_REPORT, seal)).collect();
+            on_own_socket_in(TORRENT_BURST, attacker, sealed).await
+        }
     }
 }
 
@@ -204,8 +216,12 @@ async fn paced(
 
 /// Sends from the attacker's own, validated socket.
 async fn on_own_socket(attacker: &mut Client, datagrams: Vec<Vec<u8>>) -> Result<u64> {
+    on_own_socket_in(50, attacker, datagrams).await
+}
+
+async fn on_own_socket_in(burst: usize, attacker: &mut Client, datagrams: Vec<Vec<u8>>) -> Result<u64> {
     let count = datagrams.len() as u64;
-    for burst in datagrams.chunks(50) {
+    for burst in datagrams.chunks(burst) {
         for datagram in burst {
             let _ = attacker.socket.send_to(datagram, attacker.server).await;
         }

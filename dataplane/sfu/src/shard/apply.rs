@@ -124,6 +124,7 @@ impl Shard {
             data: spec.data,
             channels: Default::default(),
             remotes: Vec::new(),
+            intake: Default::default(),
             stats: Default::default(),
         };
         let slot = self.transports.insert(Box::new(transport)).ok_or(CloseReason::Exhausted)?;

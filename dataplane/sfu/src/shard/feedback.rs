@@ -32,6 +32,9 @@ impl Shard {
             auralink_rtc::srtp::SrtpError::Authentication => DropReason::Forged,
             _ => DropReason::Malformed,
         })?;
+        if !transport.intake.admits(now, datagram.bytes.len(), &self.config.intake) {
+            return Err(DropReason::OverLimit);
+        }
         let mut resends_left = RESENDS_PER_COMPOUND;
         for packet in rtcp::packets(&compound[..len]) {
             match packet {

@@ -93,6 +93,9 @@ impl Shard {
         let open = transport.peer.srtp_open().ok_or(DropReason::NoKeys)?;
         let (seq, opened) = open.open_rtp(&header, bytes, place).map_err(drop_reason)?;
         // Authentic from here on.
+        if !transport.intake.admits(now, bytes.len(), &self.config.intake) {
+            return Err(DropReason::OverLimit);
+        }
         let payload = place.get(..opened).ok_or(DropReason::Malformed)?;
         let padding = if header.padding { padding_len(payload).ok_or(DropReason::Malformed)? } else { 0 };
         let payload = &payload[..opened - padding];
