@@ -4,8 +4,10 @@
 pub mod agents;
 pub mod auth;
 pub mod chance;
+pub mod cli;
 pub mod config;
 pub mod http;
+mod https;
 pub mod media;
 pub mod negotiator;
 pub mod notices;

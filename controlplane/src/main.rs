@@ -5,6 +5,7 @@ use std::io::Write as _;
 use std::process::ExitCode;
 
 use auralink_controlplane::auth::{Claims, Keys, VideoGrant};
+use auralink_controlplane::cli;
 use auralink_controlplane::config::flags::{Cli, Role, ServeArgs, TokenArgs, TokenRole};
 use auralink_controlplane::config::{Config, DEV_KEY, DEV_SECRET, Profile, source};
 use auralink_controlplane::media::{self, Media};
@@ -33,6 +34,7 @@ fn main() -> ExitCode {
     let done = match cli.role.unwrap_or(Role::Serve(cli.serve)) {
         Role::Serve(args) => serve(&args, bare_is_dev),
         Role::Token(TokenRole::Create(args)) => create_token(&args),
+        Role::Rooms(args) => cli::rooms::run(&args).and_then(|answer| say(&answer)),
         Role::CheckConfig(args) => load(&args, false).and_then(|_| say("the configuration is good")),
         Role::PrintConfig(args) => {
             load(&args, false).and_then(|config| say(source::print(&config).trim_end()))

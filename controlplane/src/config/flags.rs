@@ -5,6 +5,8 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
 
+use crate::cli::rooms::RoomsArgs;
+
 use super::{IoBackend, Spill, UdpPorts};
 
 /// AuraLink: a WebRTC platform that speaks LiveKit's wire protocol.
@@ -25,6 +27,8 @@ pub enum Role {
     /// Access tokens
     #[command(subcommand)]
     Token(TokenRole),
+    /// Rooms of a running server and those in them
+    Rooms(RoomsArgs),
     /// Read the configuration, say what is wrong with it, and leave
     CheckConfig(ServeArgs),
     /// Print the configuration in force as TOML, secrets blanked

@@ -1,25 +1,19 @@
-//! Posting over HTTP/1.1 (RFC 9112), in the clear or with TLS, on connections that are kept.
+//! Posting webhooks.
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use axum::http::{HeaderValue, Method, Request, StatusCode, Uri, header};
 use bytes::Bytes;
 use http_body_util::{BodyExt as _, Full, Limited};
-use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
-use hyper_util::client::legacy;
-use hyper_util::client::legacy::connect::HttpConnector;
-use hyper_util::rt::{TokioExecutor, TokioTimer};
+use rustls::RootCertStore;
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject as _;
-use rustls::{ClientConfig, RootCertStore};
 
 use crate::config::Webhook;
+use crate::https::{self, chain};
 
 /// Longest one attempt may take, from connecting to the end of the reply.
 const PATIENCE: Duration = Duration::from_secs(10);
-/// An idle connection is closed after this.
-const IDLE_MAX: Duration = Duration::from_secs(60);
 /// Bytes of a reply worth reading to keep its connection.
 const REPLY_BYTES_MAX: usize = 64 << 10;
 
@@ -55,23 +49,12 @@ pub(super) enum Attempt {
 /// A client. Cheap to clone; clones share their connections.
 #[derive(Clone)]
 pub(super) struct Client {
-    inner: legacy::Client<HttpsConnector<HttpConnector>, Full<Bytes>>,
+    inner: https::Client,
 }
 
 impl Client {
     pub(super) fn new(config: &Webhook) -> Result<Self, ClientError> {
-        let tls =
-            ClientConfig::builder_with_provider(Arc::new(rustls::crypto::aws_lc_rs::default_provider()))
-                .with_safe_default_protocol_versions()?
-                .with_root_certificates(authorities(config)?)
-                .with_no_client_auth();
-        let connector =
-            HttpsConnectorBuilder::new().with_tls_config(tls).https_or_http().enable_http1().build();
-        let inner = legacy::Client::builder(TokioExecutor::new())
-            .pool_timer(TokioTimer::new())
-            .pool_idle_timeout(IDLE_MAX)
-            .build(connector);
-        Ok(Self { inner })
+        Ok(Self { inner: https::client(authorities(config)?)? })
     }
 
     /// One attempt. Redirects are not followed: a signature is for one receiver.
@@ -108,18 +91,6 @@ fn is_temporary(status: StatusCode) -> bool {
     status.is_server_error() || matches!(status, StatusCode::REQUEST_TIMEOUT | StatusCode::TOO_MANY_REQUESTS)
 }
 
-/// An error with its causes, which say what really went wrong.
-fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(inner) = cause {
-        text.push_str(": ");
-        text.push_str(&inner.to_string());
-        cause = inner.source();
-    }
-    text
-}
-
 /// Who may vouch for receivers. Receivers without TLS need nobody.
 fn authorities(config: &Webhook) -> Result<RootCertStore, ClientError> {
     let mut store = RootCertStore::empty();
@@ -139,7 +110,6 @@ fn authorities(config: &Webhook) -> Result<RootCertStore, ClientError> {
         }
         return Ok(store);
     }
-    // Some of a host's authorities are always beyond what can be parsed.
-    let _ = store.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
+    let store = https::native_authorities();
     if store.is_empty() { Err(ClientError::NoAuthorities) } else { Ok(store) }
 }
