@@ -42,7 +42,7 @@ pub(crate) struct Compare {
 }
 
 /// Times a point is measured before it stands as invalid: other tenants of the machine take its processors now and then.
-const ATTEMPTS_MAX: usize = 3;
+const ATTEMPTS_MAX: usize = 8;
 
 /// One side of the comparison.
 enum Side {
