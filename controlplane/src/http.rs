@@ -7,6 +7,7 @@ mod meet;
 mod rtc;
 mod twirp;
 mod web;
+mod whip;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,6 +15,7 @@ use std::time::Duration;
 use axum::Router;
 use axum::extract::{DefaultBodyLimit, Request};
 use axum::http::{HeaderMap, Method, StatusCode, Uri, header};
+use axum::middleware;
 use axum::response::{IntoResponse, Response};
 use axum::routing::{any, get, post};
 use tower::ServiceExt as _;
@@ -25,6 +27,7 @@ use crate::config::Config;
 use crate::rooms::Rooms;
 use crate::rooms::actor::unix_ms;
 use crate::telemetry::Telemetry;
+use crate::whip::{Purpose, Resources};
 
 /// Bytes of a request's body.
 const BODY_BYTES_MAX: usize = 10 << 20;
@@ -37,6 +40,7 @@ pub struct App {
     pub rooms: Rooms,
     pub agents: Agents,
     pub telemetry: Arc<Telemetry>,
+    pub resources: Resources,
     /// How signalling connections speak.
     pub signal: yawc::Options,
 }
@@ -76,6 +80,10 @@ pub fn router(app: App) -> Router {
         .route("/rtc", get(rtc::v0))
         .route("/rtc/v1", get(rtc::v1))
         .route("/rtc/validate", get(rtc::validate_v0))
+        .route("/whip/v1", whip::endpoint(Purpose::Publish))
+        .route("/whip/v1/{id}", whip::resource(Purpose::Publish))
+        .route("/whep/v1", whip::endpoint(Purpose::Watch))
+        .route("/whep/v1/{id}", whip::resource(Purpose::Watch))
         .route("/agent", any(agent::worker))
         .route("/rtc/v1/validate", get(rtc::validate_v1))
         .route("/twirp/{service}/{method}", post(twirp::call))
@@ -88,7 +96,8 @@ pub fn router(app: App) -> Router {
         .fallback(web::asset)
         .with_state(app)
         .layer(DefaultBodyLimit::max(BODY_BYTES_MAX))
-        .layer(cors);
+        .layer(cors)
+        .layer(middleware::from_fn(whip::advertise));
     let inner = routes.clone();
     // Base URLs that end in a slash make paths that begin with two.
     let collapse = move |mut request: Request| {

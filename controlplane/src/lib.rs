@@ -16,3 +16,4 @@ pub mod server;
 pub mod signal;
 pub mod telemetry;
 pub mod webhooks;
+pub mod whip;

@@ -22,6 +22,7 @@ use crate::rooms::room::Mint as _;
 use crate::signal::socket;
 use crate::telemetry::{ShardReports, Telemetry};
 use crate::webhooks::{ClientError, Webhooks};
+use crate::whip::Resources;
 
 /// After the rooms were ended, how long open connections may take to finish.
 const SHUTDOWN_PATIENCE: Duration = Duration::from_secs(3);
@@ -110,7 +111,15 @@ impl Control {
         let rooms =
             Rooms::new(config.clone(), media.clone(), Arc::clone(&telemetry), notices.clone(), node_sid);
         let signal = socket::options(config.limit.signal_message_bytes_max);
-        let app = App { config: Arc::new(config), keys, rooms, agents, telemetry, signal };
+        let app = App {
+            config: Arc::new(config),
+            keys,
+            rooms,
+            agents,
+            telemetry,
+            resources: Resources::default(),
+            signal,
+        };
         Ok(Self { app, media, notices })
     }
 

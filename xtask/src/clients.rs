@@ -1,5 +1,5 @@
-//! The real-client suites: livekit-client in real browsers and LiveKit's native SDKs, against the release binary, in private
-//! network namespaces.
+//! The real-client suites: livekit-client in real browsers, LiveKit's native SDKs and its agent framework, against the release
+//! binary, in private network namespaces.
 
 use std::path::Path;
 
@@ -20,6 +20,8 @@ pub(crate) enum Suite {
     Browser,
     Node,
     Python,
+    Agents,
+    Whip,
 }
 
 /// Runs one suite, or all of them.
@@ -32,7 +34,7 @@ pub(crate) fn run(root: &Path, chosen: Option<Suite>, filter: Option<&str>) -> R
     )?;
     let clients = root.join("loadtest/clients");
     let mut failed = Vec::new();
-    for suite in [Suite::Browser, Suite::Node, Suite::Python] {
+    for suite in [Suite::Browser, Suite::Node, Suite::Python, Suite::Agents, Suite::Whip] {
         if chosen.is_some_and(|chosen| chosen != suite) {
             continue;
         }
@@ -49,14 +51,14 @@ pub(crate) fn run(root: &Path, chosen: Option<Suite>, filter: Option<&str>) -> R
 
 fn run_suite(clients: &Path, suite: Suite, filter: Option<&str>) -> Result<()> {
     let folder = clients.join(format!("{suite:?}").to_lowercase());
-    // The Node suite uses parts of the browsers'.
-    if suite != Suite::Python {
-        npm_ci(&clients.join("browser"))?;
-        npm_ci(&folder)?;
-    }
     let (program, script) = match suite {
-        Suite::Browser | Suite::Node => ("node".into(), "run.mjs"),
-        Suite::Python => (python(&folder)?, "run.py"),
+        Suite::Browser | Suite::Node => {
+            // The Node suite uses parts of the browsers'.
+            npm_ci(&clients.join("browser"))?;
+            npm_ci(&folder)?;
+            ("node".into(), "run.mjs")
+        }
+        Suite::Python | Suite::Agents | Suite::Whip => (python(&folder)?, "run.py"),
     };
     let mut arguments = vec![script];
     arguments.extend(filter);

@@ -11,7 +11,7 @@ use axum::response::{IntoResponse, Response};
 use yawc::{HttpWebSocket, IncomingUpgrade};
 
 use super::{App, refusal};
-use crate::auth::{AuthError, NAME_BYTES_MAX, VideoGrant};
+use crate::auth::{AuthError, Caller, NAME_BYTES_MAX, VideoGrant};
 use crate::rooms::participant::{JoinParams, ResumeParams};
 use crate::rooms::{RoomChoice, RoomError};
 use crate::signal::join_request::{self, JoinRequestError};
@@ -22,7 +22,7 @@ type Parameters = Query<HashMap<String, String>>;
 
 /// Why nobody joins.
 #[derive(Debug, thiserror::Error)]
-enum Refusal {
+pub(super) enum Refusal {
     #[error(transparent)]
     Auth(#[from] AuthError),
     #[error(transparent)]
@@ -52,11 +52,11 @@ impl IntoResponse for Refusal {
 }
 
 /// A join that may go ahead.
-struct Admission {
-    room: String,
-    params: JoinParams,
+pub(super) struct Admission {
+    pub(super) room: String,
+    pub(super) params: JoinParams,
     /// Set when the join may create the room.
-    create: Option<RoomChoice>,
+    pub(super) create: Option<RoomChoice>,
     /// Set when a participant comes back.
     resume: Option<ResumeParams>,
 }
@@ -88,16 +88,30 @@ fn admit(
     parameters: &HashMap<String, String>,
     path: Path,
 ) -> Result<Admission, Refusal> {
-    let caller = app.caller(headers, parameters.get("access_token").map(String::as_str))?;
-    let mut grant = caller.video().clone();
-    if !grant.room_join {
-        return Err(AuthError::Denied.into());
-    }
+    let caller = joiner(app, headers, parameters.get("access_token").map(String::as_str))?;
     let (request, dual) = path.request(parameters);
-    let request = request?;
+    let publish = parameters.get("publish").map(String::as_str);
+    admit_caller(app, caller, request?, dual, publish)
+}
+
+/// Whoever calls, if its token lets it join a room.
+pub(super) fn joiner(app: &App, headers: &HeaderMap, token: Option<&str>) -> Result<Caller, Refusal> {
+    let caller = app.caller(headers, token)?;
+    if caller.video().room_join { Ok(caller) } else { Err(AuthError::Denied.into()) }
+}
+
+/// What a caller may join as; `publish` names a second connection of the same person.
+pub(super) fn admit_caller(
+    app: &App,
+    caller: Caller,
+    request: JoinRequest,
+    dual: bool,
+    publish: Option<&str>,
+) -> Result<Admission, Refusal> {
+    let mut grant = caller.video().clone();
     let (mut identity, room) = (caller.identity().to_owned(), grant.room.clone());
     // A second connection of the same person that only publishes.
-    if let Some(publish) = parameters.get("publish").filter(|publish| dual && !publish.is_empty()) {
+    if let Some(publish) = publish.filter(|publish| dual && !publish.is_empty()) {
         identity = format!("{identity}#{publish}");
         grant.can_subscribe = Some(false);
     }

@@ -1,22 +1,16 @@
 """The Python suite: LiveKit's native SDK (livekit) against the release binary.
 
     python run.py [FILTER]     only scenarios whose name contains FILTER
-
-Ends with status 1 if any scenario fails; never skips one.
 """
 
 import asyncio
-import sys
-import time
-import traceback
 
-from suite import PORT, SIZE, Peer, Relay, Server, enter_namespace
+from server_api import server_api
+from suite import SIZE, Peer, Relay, run
 
 RELAY_PORT = 7891
 RELAY_URL = f"ws://127.0.0.1:{RELAY_PORT}"
 RED, BLUE = (200, 30, 30), (30, 30, 200)
-# A fault of ours fails twice; both accounts are printed.
-ATTEMPTS = 2
 
 
 def near(seen, meant):
@@ -179,36 +173,4 @@ async def outage(room, server):
         relay.close()
 
 
-SCENARIOS = [media, data, streams, rpc, attributes, mute, resume, outage]
-
-
-async def attempt(scenario, number, server):
-    start = time.monotonic()
-    try:
-        for peer in await scenario(f"python {scenario.__name__} {number}", server):
-            await peer.leave()
-    except Exception:
-        print(f"FAIL  python / {scenario.__name__}, attempt {number} of {ATTEMPTS}\n{traceback.format_exc()}", flush=True)
-        return False
-    print(f"ok    python / {scenario.__name__} ({time.monotonic() - start:.1f} s){' ON ATTEMPT 2' if number > 1 else ''}", flush=True)
-    return True
-
-
-async def main():
-    wanted = sys.argv[1] if len(sys.argv) > 1 else ""
-    chosen = [scenario for scenario in SCENARIOS if wanted in scenario.__name__]
-    server = Server()
-    failed = []
-    for scenario in chosen:
-        for number in range(1, ATTEMPTS + 1):
-            if await attempt(scenario, number, server):
-                break
-        else:
-            failed.append(scenario.__name__)
-    server.stop()
-    print(f"{len(chosen) - len(failed)} passed, {len(failed)} failed")
-    return 1 if failed or not chosen else 0
-
-
-enter_namespace()
-sys.exit(asyncio.run(main()))
+run("python", [media, data, streams, rpc, attributes, mute, resume, outage, server_api])

@@ -1,10 +1,11 @@
-"""What the Python suite stands on: a private network namespace, a server, a TCP relay that can be cut, and participants."""
+"""What the Python suites stand on: a private network namespace, a server, a TCP relay that can be cut, and participants."""
 
 import asyncio
 import os
 import subprocess
 import sys
 import time
+import traceback
 import urllib.request
 from pathlib import Path
 
@@ -20,6 +21,9 @@ WS_URL = f"ws://127.0.0.1:{PORT}"
 HTTP_URL = f"http://127.0.0.1:{PORT}"
 RATE = 48_000
 SIZE = (320, 180)
+
+# A fault of ours fails twice; both accounts are printed.
+ATTEMPTS = 2
 
 MARK = "AURALINK_NAMESPACE"
 SET_UP = " && ".join(
@@ -44,10 +48,10 @@ def enter_namespace():
 
 
 class Server:
-    def __init__(self):
+    def __init__(self, suite):
         artifacts = ROOT / "artifacts"
         artifacts.mkdir(exist_ok=True)
-        self.log = open(artifacts / "server-python.log", "wb")
+        self.log = open(artifacts / f"server-{suite}.log", "wb")
         binary = ROOT / "target/release/auralink"
         arguments = [binary, "serve", "--keys", f"{KEY}: {SECRET}", "--node-ip", HOST]
         self.process = subprocess.Popen(arguments, stdout=self.log, stderr=self.log)
@@ -113,30 +117,33 @@ class Relay:
             writer.transport.abort()
 
 
-def token(identity, room, **grants):
-    grant = api.VideoGrants(room_join=True, room=room, can_update_own_metadata=True, **grants)
-    return api.AccessToken(KEY, SECRET).with_identity(identity).with_grants(grant).to_jwt()
+def token(identity, room, configure=lambda token: token):
+    grant = api.VideoGrants(room_join=True, room=room, can_update_own_metadata=True)
+    return configure(api.AccessToken(KEY, SECRET).with_identity(identity).with_grants(grant)).to_jwt()
 
 
 class Peer:
     """A participant that shows a known picture, plays a known tone, and measures what it receives."""
 
     @classmethod
-    async def join(cls, identity, room, url=WS_URL):
+    async def join(cls, identity, room, url=WS_URL, configure=lambda token: token):
         self = cls()
         self.identity = identity
         self.room = rtc.Room()
         self.data, self.events, self.tasks = [], [], []
-        self.pictures, self.sounds = {}, {}
+        self.receivers = {}
+        self.pictures, self.sounds, self.heard = {}, {}, {}
         on = self.room.on
         on("track_subscribed", lambda track, publication, participant: self._receive(track, participant))
-        on("data_received", lambda packet: self.data.append((packet.data.decode(), packet.participant.identity, packet.topic)))
+        # What the server itself sends comes from nobody.
+        sender = lambda packet: packet.participant.identity if packet.participant else None
+        on("data_received", lambda packet: self.data.append((packet.data.decode(), sender(packet), packet.topic)))
         on("track_muted", lambda participant, publication: self.events.append(f"muted {participant.identity}"))
         on("track_unmuted", lambda participant, publication: self.events.append(f"unmuted {participant.identity}"))
         on("reconnecting", lambda: self.events.append("reconnecting"))
         on("reconnected", lambda: self.events.append("reconnected"))
         on("disconnected", lambda reason: self.events.append(f"disconnected {reason}"))
-        await self.room.connect(url, token(identity, room), options=rtc.RoomOptions(auto_subscribe=True))
+        await self.room.connect(url, token(identity, room, configure), options=rtc.RoomOptions(auto_subscribe=True))
         return self
 
     @property
@@ -147,7 +154,9 @@ class Peer:
         return self.room.remote_participants.get(identity)
 
     def _task(self, work):
-        self.tasks.append(asyncio.create_task(work))
+        task = asyncio.create_task(work)
+        self.tasks.append(task)
+        return task
 
     async def show_picture(self, left, right):
         """Shows two halves of known colours, 15 times a second."""
@@ -187,7 +196,11 @@ class Peer:
 
     def _receive(self, track, participant):
         is_video = track.kind == rtc.TrackKind.KIND_VIDEO
-        self._task((self._look if is_video else self._listen)(track, participant.identity))
+        # A track that comes again is another one to the SDK, whose old one goes on in silence.
+        if before := self.receivers.get((participant.identity, is_video)):
+            before.cancel()
+        receive = self._look if is_video else self._listen
+        self.receivers[participant.identity, is_video] = self._task(receive(track, participant.identity))
 
     async def _look(self, track, identity):
         async for event in rtc.VideoStream(track):
@@ -205,6 +218,7 @@ class Peer:
             samples = numpy.frombuffer(event.frame.data, dtype=numpy.int16)
             heard = numpy.concatenate([self.sounds.get(identity, samples[:0]), samples])
             self.sounds[identity] = heard[-RATE // 5 :]
+            self.heard[identity] = self.heard.get(identity, 0) + len(samples)
 
     def share_of(self, identity, hertz):
         """The share of a tone in the last fifth of a second heard of somebody, 0 to 1."""
@@ -217,6 +231,12 @@ class Peer:
             return 0.0
         turn = numpy.exp(-2j * numpy.pi * hertz * numpy.arange(len(wave)) / RATE)
         return 2 * abs((wave * turn).sum()) ** 2 / (len(wave) * power)
+
+    async def hears(self, identity, hertz):
+        """Whether a tone of somebody goes on, measured over half a second."""
+        before = self.heard.get(identity, 0)
+        await asyncio.sleep(0.5)
+        return self.heard.get(identity, 0) > before + RATE // 4 and self.share_of(identity, hertz) > 0.8
 
     def frames(self, identity):
         return self.pictures.get(identity, (0,))[0]
@@ -234,3 +254,38 @@ class Peer:
         for task in self.tasks:
             task.cancel()
         await self.room.disconnect()
+
+
+async def attempt(suite, scenario, number, server):
+    start = time.monotonic()
+    try:
+        for peer in await scenario(f"{suite} {scenario.__name__} {number}", server):
+            await peer.leave()
+    except Exception:
+        print(f"FAIL  {suite} / {scenario.__name__}, attempt {number} of {ATTEMPTS}\n{traceback.format_exc()}", flush=True)
+        return False
+    late = " ON ATTEMPT 2" if number > 1 else ""
+    print(f"ok    {suite} / {scenario.__name__} ({time.monotonic() - start:.1f} s){late}", flush=True)
+    return True
+
+
+async def run_all(suite, scenarios):
+    wanted = sys.argv[1] if len(sys.argv) > 1 else ""
+    chosen = [scenario for scenario in scenarios if wanted in scenario.__name__]
+    server = Server(suite)
+    failed = []
+    for scenario in chosen:
+        for number in range(1, ATTEMPTS + 1):
+            if await attempt(suite, scenario, number, server):
+                break
+        else:
+            failed.append(scenario.__name__)
+    server.stop()
+    print(f"{len(chosen) - len(failed)} passed, {len(failed)} failed")
+    return 1 if failed or not chosen else 0
+
+
+def run(suite, scenarios):
+    """Runs the scenarios of a suite and ends with status 1 if any fails or there is none; never skips one."""
+    enter_namespace()
+    sys.exit(asyncio.run(run_all(suite, scenarios)))

@@ -30,7 +30,8 @@ const FLAGS = [
 /// The page with livekit-client in it, served on loopback (a secure context).
 export async function servePage() {
   const scripts = new Map();
-  for (const [url, entry] of [['/client.js', path.join(HERE, '../page/client.js')], ['/e2ee-worker.js', 'livekit-client/e2ee-worker']]) {
+  const own = (name) => [`/${name}`, path.join(HERE, '../page', name)];
+  for (const [url, entry] of [own('client.js'), own('plain.js'), ['/e2ee-worker.js', 'livekit-client/e2ee-worker']]) {
     const bundle = await build({
       entryPoints: [entry],
       absWorkingDir: path.join(HERE, '..'),
@@ -47,7 +48,7 @@ export async function servePage() {
     if (script) {
       response.setHeader('content-type', 'text/javascript').end(script);
     } else {
-      response.setHeader('content-type', 'text/html').end('<!doctype html><title>suite</title><script src="/client.js"></script>');
+      response.setHeader('content-type', 'text/html').end('<!doctype html><title>suite</title><script src="/client.js"></script><script src="/plain.js"></script>');
     }
   });
   await new Promise((resolve) => server.listen(PAGE_PORT, '127.0.0.1', resolve));
@@ -80,6 +81,13 @@ export async function token(identity, room, grants = {}, options = {}) {
 /// One participant: a page of its own. Calls on it run in the page (see page/client.js).
 export class Participant {
   static async join(context, identity, room, options = {}) {
+    const self = await Participant.open(context, identity);
+    self.joined = await self.call('join', options.url ?? WS_URL, await token(identity, room, options.grants), options.room ?? {});
+    return self;
+  }
+
+  /// The page alone.
+  static async open(context, identity) {
     const page = await context.newPage();
     const self = new Participant();
     self.page = page;
@@ -88,12 +96,16 @@ export class Participant {
     page.on('console', (message) => self.logs.push(`${message.type()}: ${message.text()}`));
     page.on('pageerror', (error) => self.logs.push(`error: ${error.message}`));
     await page.goto(`http://127.0.0.1:${PAGE_PORT}/`);
-    self.joined = await self.call('join', options.url ?? WS_URL, await token(identity, room, options.grants), options.room ?? {});
     return self;
   }
 
   call(name, ...args) {
     return this.page.evaluate(([name, args]) => window.suite[name](...args), [name, args]);
+  }
+
+  /// The same of what a page can do without LiveKit (see page/plain.js).
+  plain(name, ...args) {
+    return this.page.evaluate(([name, args]) => window.plain[name](...args), [name, args]);
   }
 
   /// Waits until `window.suite[name](...args)` is truthy.

@@ -5,5 +5,6 @@ import { hostile } from './hostile.mjs';
 import { meets } from './meet.mjs';
 import { protocols } from './protocols.mjs';
 import { rooms } from './room.mjs';
+import { whips } from './whip.mjs';
 
-export const scenarios = [...calls, ...codecs, ...protocols, ...foxes, ...rooms, ...hostile, ...meets];
+export const scenarios = [...calls, ...codecs, ...protocols, ...foxes, ...rooms, ...hostile, ...meets, ...whips];
