@@ -113,12 +113,12 @@ mod tests {
 
     #[test]
     fn candidates_alone_change_nothing_and_other_credentials_restart() {
-        let offer = format!("v=0\r\na=ice-ufrag:abcd\r\na=ice-pwd:{PWD}\r\nm=audio\r\na=ice-ufrag:abcd\r\n");
+        let offer = format!("v=0\r\na=ice-ufrag:own1\r\na=ice-pwd:{PWD}\r\nm=audio\r\na=ice-ufrag:own1\r\n");
         let trickled = Fragment::parse("a=mid:0\r\na=candidate:1 1 udp 1 10.0.0.1 9 typ host\r\n").unwrap();
         assert_eq!(trickled.restarts(&offer), None);
-        assert_eq!(fragment("abcd").restarts(&offer), None, "its own");
-        let restarted = fragment("efgh").restarts(&offer).unwrap();
-        assert_eq!(restarted, offer.replace("abcd", "efgh"));
+        assert_eq!(fragment("own1").restarts(&offer), None, "its own");
+        let restarted = fragment("new2").restarts(&offer).unwrap();
+        assert_eq!(restarted, offer.replace("own1", "new2"));
     }
 
     #[test]
