@@ -277,3 +277,21 @@ fn a_stream_of_several_spatial_layers_is_forwarded_whole_from_its_key_picture() 
         assert_eq!((u64::from(got.header.seq), &got.payload[..]), (500 + seq - 110, &sent[..]));
     }
 }
+
+#[test]
+fn a_stream_without_another_key_frame_goes_on_over_wraps_and_jumps() {
+    let mut scene = Scene::new(MediaKind::Video, &[payload(102, H264)], &[payload(125, H264)]);
+    let mut seq = 65_000;
+    let mut last = scene.send(0, seq, 0, &[0x67, 0x42, 1]).unwrap().header;
+    // A layer is wished for that never has a key frame.
+    scene.line.intent.layer_max = 1;
+    assert_eq!(scene.send(1, 9, 0, &[0x61, 1]).unwrap_err(), Forwarded::Filtered);
+    for count in 1..=140_000_u32 {
+        seq += if count % 20_000 == 0 { 30_000 } else { 1 };
+        let got = scene.send(0, seq, 0, &[0x61, count as u8]).unwrap();
+        assert_eq!(got.payload, [0x61, count as u8], "packet {count} opens as what it was");
+        let ahead = got.header.seq.wrapping_sub(last.seq);
+        assert!((1..=30_000).contains(&ahead), "packet {count} is {ahead} ahead");
+        last = got.header;
+    }
+}
