@@ -90,7 +90,7 @@ impl Place {
         let local = Some(self.server.ip());
         self.with_output(|shard, out| {
             for (remote, bytes) in datagrams {
-                let route = Route { remote: *remote, local };
+                let route = Route::udp(*remote, local);
                 shard.ingest(now, &Datagram { route, arrival: now, bytes }, out);
             }
         });

@@ -235,7 +235,7 @@ fn strangers_cost_no_allocation() {
     stun.extend(b"aaaaaaaaaaaaa:cc");
     let floods: [&[u8]; 4] = [&stun, &[22, 254, 253, 0], &[0x80; 200], &[0xff; 9]];
     for port in 1..=2_000 {
-        let route = Route { remote: ([10, 9, 9, 9], port).into(), local: Some(server.ip()) };
+        let route = Route::udp(([10, 9, 9, 9], port).into(), Some(server.ip()));
         for bytes in floods {
             let ((), n) = count(|| shard.ingest(now, &Datagram { route, arrival: now, bytes }, &mut out));
             assert_eq!(n, 0, "a stranger's {bytes:?} allocated");

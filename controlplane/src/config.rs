@@ -123,6 +123,10 @@ impl std::str::FromStr for UdpPorts {
 pub struct Rtc {
     /// Media over UDP.
     pub udp_port: UdpPorts,
+    /// Media over TCP, for clients that reach nothing by UDP; 0 for none.
+    pub tcp_port: u16,
+    /// Clients are offered TCP only.
+    pub force_tcp: bool,
     /// Advertised in candidates instead of the addresses found on the host.
     pub node_ip: Option<IpAddr>,
     /// Address the media sockets bind to.
@@ -133,6 +137,8 @@ impl Default for Rtc {
     fn default() -> Self {
         Self {
             udp_port: UdpPorts { first: 7882, last: 7882 },
+            tcp_port: 7_881,
+            force_tcp: false,
             node_ip: None,
             bind: IpAddr::V4(Ipv4Addr::UNSPECIFIED),
         }

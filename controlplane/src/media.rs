@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::fmt::Write as _;
 use std::num::NonZeroU32;
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
@@ -212,6 +213,8 @@ pub fn node_config(config: &Config) -> NodeConfig {
         } else {
             Ports::PerShard { first: ports.first, last: ports.last }
         },
+        tcp_port: Some(config.rtc.tcp_port).filter(|port| *port != 0),
+        force_tcp: config.rtc.force_tcp,
         bind: config.rtc.bind,
         advertise: config.advertise(),
         spill: match config.node.spill {
@@ -240,6 +243,7 @@ fn totals(reports: &Reports) -> MediaTotals {
 
 /// The shards' reports as metrics.
 fn shard_page(reports: &Reports) -> String {
+    let accepts = reports.accepts();
     let reports = reports.latest();
     let shards: Vec<(usize, &ShardReport)> =
         reports.iter().enumerate().filter_map(|(i, report)| Some((i, report.as_ref()?))).collect();
@@ -258,6 +262,7 @@ fn shard_page(reports: &Reports) -> String {
     family("shard_transports", "gauge", |r| r.transports as u64);
     family("shard_tracks", "gauge", |r| r.tracks as u64);
     family("shard_tuples", "gauge", |r| r.tuples as u64);
+    family("shard_streams", "gauge", |r| r.streams as u64);
     family("shard_busy_permille", "gauge", |r| r.busy_permille as u64);
     family("shard_report_age_ms", "gauge", |r| r.written.elapsed().as_millis() as u64);
     family("shard_events_dropped_total", "counter", |r| r.events_dropped);
@@ -279,6 +284,17 @@ fn shard_page(reports: &Reports) -> String {
     family("trains_sent_total", "counter", |r| r.ring.trains_sent);
     family("trains_full_total", "counter", |r| r.ring.trains_full);
     family("trains_failed_total", "counter", |r| r.ring.trains_failed);
+    let _ = writeln!(page, "# TYPE auralink_media_connections_total counter");
+    for (outcome, count) in [
+        ("accepted", &accepts.accepted),
+        ("crowded", &accepts.crowded),
+        ("silent", &accepts.silent),
+        ("strange", &accepts.strange),
+        ("overflowed", &accepts.overflowed),
+    ] {
+        let count = count.load(Ordering::Relaxed);
+        let _ = writeln!(page, "auralink_media_connections_total{{outcome=\"{outcome}\"}} {count}");
+    }
     let _ = writeln!(page, "# TYPE auralink_packets_dropped_total counter");
     for (shard, report) in &shards {
         for reason in DropReason::ALL {

@@ -23,7 +23,7 @@ impl Server {
         let mut child = Command::new(server_binary())
             .args(["serve", "--keys", &format!("{KEY}: {SECRET}"), "--node-ip", "127.0.0.1"])
             .args(["--bind", "127.0.0.1", "--port", &http.to_string()])
-            .args(["--udp-port", &media.to_string(), "--shards", "1"])
+            .args(["--udp-port", &media.to_string(), "--tcp-port", "0", "--shards", "1"])
             .stdout(Stdio::null())
             .stderr(Stdio::piped())
             .spawn()

@@ -23,10 +23,29 @@ pub enum DtlsRole {
     Client,
 }
 
+/// What carries datagrams to an address.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Protocol {
+    Udp,
+    /// The client connects (RFC 6544, `tcptype passive`).
+    Tcp,
+}
+
 /// An address the node can be reached at. Components are always 1 (rtcp-mux).
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Candidate {
     pub address: SocketAddr,
+    pub protocol: Protocol,
+}
+
+impl Candidate {
+    pub const fn udp(address: SocketAddr) -> Self {
+        Self { address, protocol: Protocol::Udp }
+    }
+
+    pub const fn tcp(address: SocketAddr) -> Self {
+        Self { address, protocol: Protocol::Tcp }
+    }
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]

@@ -8,10 +8,11 @@ use anyhow::{Context, Result, bail};
 use crate::run;
 
 /// File and Debian package of what the suites need.
-const PACKAGES: [(&str, &str); 3] = [
+const PACKAGES: [(&str, &str); 4] = [
     ("/usr/lib/chromium/chromium", "chromium"),
     ("/usr/bin/firefox-esr", "firefox-esr"),
     ("/sbin/ip", "iproute2"),
+    ("/usr/sbin/nft", "nftables"),
 ];
 
 /// A suite, by the folder it is in.

@@ -65,7 +65,6 @@ const IGNORED_NESTED: &[(&str, &[&str])] = &[
     (
         "rtc",
         &[
-            "tcp_port",
             "port_range_start",
             "port_range_end",
             "use_external_ip",

@@ -66,6 +66,9 @@ pub struct ServeArgs {
     /// UDP port of media, or a range such as 7882-7889 for one port per shard
     #[arg(long, value_name = "PORT", env = "UDP_PORT")]
     pub udp_port: Option<UdpPorts>,
+    /// TCP port of media, for clients that reach nothing by UDP; 0 for none
+    #[arg(long, value_name = "PORT", env = "TCP_PORT")]
+    pub tcp_port: Option<u16>,
     /// API keys as `key: secret`, separated by commas or lines
     #[arg(long, value_name = "KEYS", env = "LIVEKIT_KEYS", hide_env_values = true)]
     pub keys: Option<String>,

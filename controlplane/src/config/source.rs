@@ -131,6 +131,9 @@ fn lay_flags(config: &mut Config, args: &ServeArgs, dev: bool) -> Result<(), Con
     if let Some(ports) = args.udp_port {
         config.rtc.udp_port = ports;
     }
+    if let Some(port) = args.tcp_port {
+        config.rtc.tcp_port = port;
+    }
     if let Some(keys) = &args.keys {
         config.keys = parse_keys(keys)?;
     }
@@ -229,10 +232,10 @@ mod tests {
 
     #[test]
     fn livekits_other_sections_are_reported_not_refused() {
-        let body = "keys: {a: b}\nredis: {address: x}\nrtc: {tcp_port: 7881}\n";
+        let body = "keys: {a: b}\nredis: {address: x}\nrtc: {use_mdns: true}\n";
         let args = ServeArgs { config_body: Some(body.into()), ..ServeArgs::default() };
         let loaded = load(&args, std::iter::empty(), false).unwrap();
-        assert_eq!(loaded.ignored, ["redis", "rtc.tcp_port"]);
+        assert_eq!(loaded.ignored, ["redis", "rtc.use_mdns"]);
     }
 
     #[test]

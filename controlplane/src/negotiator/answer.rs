@@ -3,7 +3,7 @@
 use std::fmt::{self, Write as _};
 
 use auralink_proto::{
-    Candidate, Encoding, ExtensionMap, ExtensionUri, Fingerprint, IceCredentials, MediaKind,
+    Candidate, Encoding, ExtensionMap, ExtensionUri, Fingerprint, IceCredentials, MediaKind, Protocol,
 };
 
 use super::codec;
@@ -130,13 +130,22 @@ fn section_line(section: &Section, text: &mut Text) {
     line!(text, "c=IN IP4 0.0.0.0");
 }
 
+/// Type preferences of host candidates (RFC 8445 §5.1.2.2, RFC 6544 §4.2).
+const HOST: u32 = 126;
+const HOST_TCP: u32 = 90;
+
 fn candidate_lines(candidates: &[Candidate], text: &mut Text) {
     for (index, candidate) in candidates.iter().enumerate() {
         // RFC 8445 §5.1.2.1: host candidates, the local preference falling in order.
-        let preference = 65_535 - index as u32;
-        let priority = (126 << 24) + (preference << 8) + 255;
+        let order = index as u32;
         let (ip, port) = (candidate.address.ip(), candidate.address.port());
-        line!(text, "a=candidate:{} 1 udp {priority} {ip} {port} typ host", index + 1);
+        let (protocol, kind, preference, more) = match candidate.protocol {
+            Protocol::Udp => ("udp", HOST, 65_535 - order, ""),
+            // RFC 6544 §4.2: below all of UDP, direction preference 4 for a passive host candidate.
+            Protocol::Tcp => ("tcp", HOST_TCP, (4 << 13) + 8_191 - order, " tcptype passive"),
+        };
+        let priority = (kind << 24) + (preference << 8) + 255;
+        line!(text, "a=candidate:{} 1 {protocol} {priority} {ip} {port} typ host{more}", index + 1);
     }
     if !candidates.is_empty() {
         line!(text, "a=end-of-candidates");

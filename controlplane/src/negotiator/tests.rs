@@ -36,7 +36,10 @@ fn local() -> Local {
         transport: TransportId::new(ShardId(0), 77),
         room: RoomId::new(ShardId(0), 5),
         fingerprint: Fingerprint([0xAB; 32]),
-        candidates: vec![Candidate { address: "10.77.0.1:7882".parse().unwrap() }],
+        candidates: vec![
+            Candidate::udp("10.77.0.1:7882".parse().unwrap()),
+            Candidate::tcp("10.77.0.1:7881".parse().unwrap()),
+        ],
         codecs: Enabled::default(),
     }
 }
@@ -222,6 +225,7 @@ fn the_answer_is_lite_passive_bundled_and_keeps_the_clients_numbers() {
         "a=ice-lite",
         "a=setup:passive",
         "a=candidate:1 1 udp 2130706431 10.77.0.1 7882 typ host",
+        "a=candidate:2 1 tcp 1520434943 10.77.0.1 7881 typ host tcptype passive",
         "a=end-of-candidates",
         "m=application 9 UDP/DTLS/SCTP webrtc-datachannel",
         "a=sctp-port:5000",
@@ -236,7 +240,7 @@ fn the_answer_is_lite_passive_bundled_and_keeps_the_clients_numbers() {
         assert!(answer.lines().any(|l| l == line), "{line} missing in\n{answer}");
     }
     assert!(!answer.contains("goog-remb") && !answer.contains("G722") && !answer.contains("stereo"));
-    assert_eq!(answer.matches("a=candidate").count(), 1);
+    assert_eq!(answer.matches("a=candidate").count(), 2);
     let receive = spec.receive.first().unwrap();
     assert_eq!(receive.rids.iter().map(|r| r.as_str()).collect::<Vec<_>>(), ["q", "h", "f"]);
     assert_eq!((receive.track, receive.mid.as_str()), (track(9), "3"));

@@ -116,11 +116,11 @@ impl Room {
         params: JoinParams,
         turn: &mut Turn<'_>,
     ) -> Participant {
-        let local = self.new_transport(&params.client, turn);
+        let local = self.new_transport(&params, turn);
         let transport = local.transport;
         let downlink = params.dual.then(|| {
             // Both on one shard.
-            let local = self.new_transport(&params.client, turn);
+            let local = self.new_transport(&params, turn);
             Downlink {
                 transport: local.transport,
                 negotiator: Offerer::new(local, params.grant.may_subscribe(), turn.mint),
@@ -164,14 +164,14 @@ impl Room {
         }
     }
 
-    fn new_transport(&self, client: &ClientInfo, turn: &mut Turn<'_>) -> Local {
+    fn new_transport(&self, join: &JoinParams, turn: &mut Turn<'_>) -> Local {
         let transport = turn.mint.transport(self.params.id, self.ordinal);
         Local {
             transport,
             room: self.params.id,
             fingerprint: turn.mint.fingerprint(),
-            candidates: turn.mint.candidates(transport.shard()),
-            codecs: codecs_for(&self.params.codecs, client),
+            candidates: self.candidates_for(&join.identity, turn.mint.candidates(transport.shard())),
+            codecs: codecs_for(&self.params.codecs, &join.client),
         }
     }
 

@@ -118,6 +118,8 @@ pub struct Room {
     pub(super) params: RoomParams,
     pub(super) participants: BTreeMap<ParticipantKey, Participant>,
     pub(super) by_transport: HashMap<TransportId, ParticipantKey>,
+    /// Identities that asked to be reached over TCP alone.
+    pub(super) without_udp: BTreeSet<String>,
     pub(super) sif_trailer: Vec<u8>,
     pub(super) recent: Recent,
     /// Transports placed so far.
@@ -149,6 +151,7 @@ impl Room {
             recent: Recent::default(),
             participants: BTreeMap::new(),
             by_transport: HashMap::new(),
+            without_udp: BTreeSet::new(),
             ordinal: 0,
             touched: BTreeSet::new(),
             due: BTreeSet::new(),

@@ -4,8 +4,10 @@ use std::time::Duration;
 
 use auralink_livekit::simulate_scenario::Scenario;
 use auralink_livekit::{
-    DisconnectReason, SimulateScenario, SpeakerInfo, SpeakersChanged, leave_request, signal_response,
+    CandidateProtocol, DisconnectReason, SimulateScenario, SpeakerInfo, SpeakersChanged, leave_request,
+    signal_response,
 };
+use auralink_proto::{Candidate, Protocol};
 
 use super::participant::ParticipantKey;
 use super::room::{Room, Turn};
@@ -13,6 +15,9 @@ use crate::telemetry::count;
 
 /// Longest pretended speech.
 const SPEECH_S_MAX: u32 = 60;
+
+/// Identities of one room that may ask to be reached over TCP alone.
+const WITHOUT_UDP_MAX: usize = 1_024;
 
 /// When a client that comes back loses its signalling again.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -52,8 +57,32 @@ impl Room {
                 participant.cut_on_resume = Some(Cut::BeforeMessages);
                 self.cut_signal(key, turn);
             }
+            Some(Scenario::SwitchCandidateProtocol(protocol)) => {
+                let identity = participant.identity.clone();
+                self.switch_protocol(identity, protocol, turn);
+            }
             _ => count(&turn.telemetry.counters.signal_unexpected),
         }
+    }
+
+    /// The client itself comes back at once, as a new participant; its identity is what is remembered until the room ends.
+    fn switch_protocol(&mut self, identity: String, protocol: i32, turn: &Turn<'_>) {
+        match CandidateProtocol::try_from(protocol) {
+            Ok(CandidateProtocol::Udp) => drop(self.without_udp.remove(&identity)),
+            Ok(CandidateProtocol::Tcp) if self.without_udp.len() < WITHOUT_UDP_MAX => {
+                self.without_udp.insert(identity);
+            }
+            _ => count(&turn.telemetry.counters.signal_unexpected),
+        }
+    }
+
+    /// Of a shard's candidates, those `identity` is offered: all, unless it asked for TCP and there is any.
+    pub(super) fn candidates_for(&self, identity: &str, mut all: Vec<Candidate>) -> Vec<Candidate> {
+        let is_tcp = |candidate: &Candidate| candidate.protocol == Protocol::Tcp;
+        if self.without_udp.contains(identity) && all.iter().any(is_tcp) {
+            all.retain(is_tcp);
+        }
+        all
     }
 
     /// Ends pretended speech whose time is over.

@@ -64,7 +64,7 @@ impl Mint for Counted {
     }
 
     fn candidates(&self, _shard: ShardId) -> Vec<Candidate> {
-        vec![Candidate { address: "10.77.0.1:7882".parse().unwrap() }]
+        vec![Candidate::udp("10.77.0.1:7882".parse().unwrap())]
     }
 
     fn fingerprint(&self) -> Fingerprint {

@@ -55,7 +55,7 @@ impl Desk {
     pub(crate) async fn start_with(change: impl FnOnce(&mut Config)) -> Self {
         let mut config = Config::dev();
         change(&mut config);
-        let candidates = vec![vec![Candidate { address: "127.0.0.1:7882".parse().unwrap() }]];
+        let candidates = vec![vec![Candidate::udp("127.0.0.1:7882".parse().unwrap())]];
         let wakers: Vec<mailbox::Waker> = vec![Arc::new(|| {})];
         let (handle, mut ends, events) =
             mailbox::mailboxes(candidates, wakers, Fingerprint([7; 32]), Spill::Home);

@@ -49,6 +49,10 @@ pub struct NodeConfig {
     pub shards: u8,
     pub io_backend: IoBackend,
     pub ports: Ports,
+    /// TCP port for clients that reach nothing by UDP (ICE-TCP); none when `None`.
+    pub tcp_port: Option<u16>,
+    /// Only TCP is offered to clients, for tests and for networks known to lose UDP.
+    pub force_tcp: bool,
     /// Address the sockets bind to.
     pub bind: IpAddr,
     /// Addresses put into candidates, in order of preference.
@@ -69,6 +73,8 @@ impl Default for NodeConfig {
             shards: 0,
             io_backend: IoBackend::Auto,
             ports: Ports::Single(7882),
+            tcp_port: None,
+            force_tcp: false,
             bind: IpAddr::V4(Ipv4Addr::UNSPECIFIED),
             advertise: vec![IpAddr::V4(Ipv4Addr::LOCALHOST)],
             spill: Spill::Home,

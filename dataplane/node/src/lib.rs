@@ -3,6 +3,7 @@
 //! Control starts it with [`Node::start`] and reaches it through [`Handle`] alone.
 #![forbid(unsafe_code)]
 
+mod acceptor;
 pub mod config;
 pub mod mailbox;
 mod park;
@@ -10,6 +11,7 @@ mod report;
 mod start;
 mod worker;
 
+pub use acceptor::AcceptCounters;
 pub use auralink_ring::heap_bytes;
 pub use auralink_sfu::intake::IntakeLimit;
 pub use auralink_sfu::stats::DropReason;

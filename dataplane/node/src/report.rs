@@ -7,6 +7,8 @@ use std::time::{Duration, Instant};
 use auralink_ring::Counters;
 use auralink_sfu::stats::ShardStats;
 
+use crate::acceptor::AcceptCounters;
+
 #[derive(Clone, Copy, Debug)]
 pub struct ShardReport {
     pub stats: ShardStats,
@@ -17,6 +19,8 @@ pub struct ShardReport {
     pub tracks: usize,
     /// Addresses known: of peers here, and of other shards' peers that are steered.
     pub tuples: usize,
+    /// Connections (ICE-TCP) held.
+    pub streams: usize,
     /// Thousandths of the last report's interval in which the shard did not sleep.
     pub busy_permille: usize,
     /// Events lost because control was behind.
@@ -27,19 +31,27 @@ pub struct ShardReport {
 
 /// The latest report of every shard.
 #[derive(Clone, Debug)]
-pub struct Reports(Arc<[Mutex<Option<ShardReport>>]>);
+pub struct Reports {
+    shards: Arc<[Mutex<Option<ShardReport>>]>,
+    accepts: Arc<AcceptCounters>,
+}
 
 /// A shard that has not reported for this long does not turn: it reports four times a second, asleep or not.
 const STALLED_AFTER: Duration = Duration::from_secs(2);
 
 impl Reports {
     pub(crate) fn new(shards: usize) -> Self {
-        Self((0..shards).map(|_| Mutex::new(None)).collect())
+        Self { shards: (0..shards).map(|_| Mutex::new(None)).collect(), accepts: Arc::default() }
+    }
+
+    /// What became of connections for media.
+    pub fn accepts(&self) -> &Arc<AcceptCounters> {
+        &self.accepts
     }
 
     /// By shard; `None` for one that has not turned yet.
     pub fn latest(&self) -> Vec<Option<ShardReport>> {
-        self.0.iter().map(|slot| *slot.lock().unwrap_or_else(PoisonError::into_inner)).collect()
+        self.shards.iter().map(|slot| *slot.lock().unwrap_or_else(PoisonError::into_inner)).collect()
     }
 
     /// Shards that have turned once and do not any more.
@@ -57,7 +69,7 @@ impl Reports {
 
     /// Replaces one shard's report; skipped when a reader holds it just now.
     pub(crate) fn write(&self, shard: usize, report: ShardReport) {
-        if let Some(Ok(mut slot)) = self.0.get(shard).map(Mutex::try_lock) {
+        if let Some(Ok(mut slot)) = self.shards.get(shard).map(Mutex::try_lock) {
             *slot = Some(report);
         }
     }
@@ -81,6 +93,7 @@ mod tests {
                     transports: 0,
                     tracks: 0,
                     tuples: 0,
+                    streams: 0,
                     busy_permille: 0,
                     events_dropped: 0,
                     written: start + STALLED_AFTER * shard as u32,

@@ -1,7 +1,7 @@
 //! Starting and stopping the data plane. Whatever can fail fails here, before anything serves.
 
 use std::io;
-use std::net::{SocketAddr, UdpSocket};
+use std::net::{SocketAddr, TcpListener, UdpSocket};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc;
@@ -19,10 +19,14 @@ use auralink_sfu::config::ShardConfig;
 use auralink_sfu::lanes::mesh;
 use auralink_sfu::shard::Shard;
 
+use rtrb::RingBuffer;
+
+use crate::acceptor::{ARRIVALS_MAX, Acceptor, Arrival};
 use crate::config::{IoBackend, NodeConfig, Ports, Steer};
 use crate::mailbox::{Events, Handle, ShardMailbox, Waker, mailboxes};
 use crate::park::Parking;
 use crate::report::Reports;
+use crate::worker::streams::Streams;
 use crate::worker::{TRAINS_MAX, Worker};
 
 /// Shards one node may have: a lane's wake set is 64 bits.
@@ -44,6 +48,10 @@ pub enum StartError {
         "the kernel grants UDP sockets {granted} bytes of receive buffer, at least {RECEIVE_BUFFER_MIN} are needed; raise net.core.rmem_max"
     )]
     ReceiveBuffer { granted: usize },
+    #[error("cannot listen on TCP {address}: {source}; choose another rtc.tcp_port, or 0 for none")]
+    Listen { address: SocketAddr, source: io::Error },
+    #[error("rtc.force_tcp needs rtc.tcp_port")]
+    ForcedWithoutPort,
     #[error("no address to advertise: set rtc.node_ip or --node-ip")]
     NothingToAdvertise,
     #[error(transparent)]
@@ -75,8 +83,12 @@ impl Node {
         }
         let io_backend = choose_backend(config.io_backend)?;
         let sockets = bind_sockets(config, shards)?;
+        let listener = listen(config)?;
+        let tcp_port =
+            listener.as_ref().map(TcpListener::local_addr).transpose().map_err(StartError::Thread)?;
+        let tcp_port = tcp_port.map(|address| address.port());
         let candidates =
-            sockets.iter().map(|bound| candidates(config, bound)).collect::<Result<Vec<_>, _>>()?;
+            sockets.iter().map(|bound| candidates(config, bound, tcp_port)).collect::<Result<Vec<_>, _>>()?;
         let steering = attach_steering(config, &sockets);
         let certificate = Certificate::generate()?;
         let handles = (0..shards)
@@ -96,20 +108,25 @@ impl Node {
             io_backend,
         };
         let (ready, started) = mpsc::channel();
-        let parts = sockets.into_iter().zip(handles).zip(mesh(shards)).zip(mailboxes);
-        for (((bound, wake), lanes), mailbox) in parts {
+        let (doors, arrivals): (Vec<_>, Vec<_>) = (0..shards).map(|_| RingBuffer::new(ARRIVALS_MAX)).unzip();
+        let parts = sockets.into_iter().zip(handles).zip(mesh(shards)).zip(mailboxes).zip(arrivals);
+        for ((((bound, wake), lanes), mailbox), arrivals) in parts {
             let seat = Seat {
                 config: config.clone(),
                 certificate: certificate.clone(),
                 bound,
                 wake,
                 lanes,
+                arrivals,
                 mailbox,
                 steering: steering.clone(),
             };
             node.spawn(seat, ready.clone())?;
         }
         drop(ready);
+        if let Some(listener) = listener {
+            node.spawn_acceptor(listener, doors)?;
+        }
         for _ in 0..shards {
             match started.recv() {
                 Ok((_, Ok(()))) => {}
@@ -130,6 +147,24 @@ impl Node {
     /// The I/O back end the probe chose.
     pub fn io_backend(&self) -> &'static str {
         self.io_backend.as_str()
+    }
+
+    fn spawn_acceptor(
+        &mut self,
+        listener: TcpListener,
+        doors: Vec<rtrb::Producer<Arrival>>,
+    ) -> Result<(), StartError> {
+        let acceptor =
+            Acceptor::new(listener, doors, self.parking.clone(), Arc::clone(self.reports.accepts()));
+        let acceptor = acceptor.map_err(StartError::Thread)?;
+        let stop = Arc::clone(&self.stop);
+        let thread = std::thread::Builder::new().name("tcp-accept".into()).spawn(move || {
+            if let Err(error) = acceptor.run(&stop) {
+                tracing::error!(%error, "no more media connections: the kernel refused I/O");
+            }
+        });
+        self.threads.push(thread.map_err(StartError::Thread)?);
+        Ok(())
     }
 
     fn spawn(&mut self, seat: Seat, ready: mpsc::Sender<(usize, io::Result<()>)>) -> Result<(), StartError> {
@@ -172,6 +207,7 @@ struct Seat {
     bound: BoundSocket,
     wake: WakeHandle,
     lanes: auralink_sfu::lanes::Lanes,
+    arrivals: rtrb::Consumer<Arrival>,
     mailbox: ShardMailbox,
     steering: Option<Arc<Steering>>,
 }
@@ -199,15 +235,18 @@ impl Seat {
             intake: self.config.intake,
             ..ShardConfig::default()
         };
-        let backend = Backend::new(
+        let mut backend = Backend::new(
             kind,
             self.bound.socket,
             self.wake,
             Sizes::new(TRAINS_MAX, self.config.transports_max),
         )?;
+        let streams = Streams::new(self.arrivals)?;
+        backend.watch(streams.readiness());
         Ok(Worker {
             shard: Shard::new(self.mailbox.shard, config, self.certificate, now, rand::random()),
             backend,
+            streams,
             lanes: self.lanes,
             steering: self.steering,
             mailbox: self.mailbox,
@@ -217,6 +256,7 @@ impl Seat {
             egress: Egress::new(TRAINS_MAX),
             events: Vec::with_capacity(1_024),
             outgoing: Vec::with_capacity(TRAINS_MAX),
+            spent: Vec::with_capacity(TRAINS_MAX),
             next_report: now,
             last_report: now,
             slept: Duration::ZERO,
@@ -302,9 +342,26 @@ fn bind_sockets(config: &NodeConfig, shards: usize) -> Result<Vec<BoundSocket>, 
     Ok(sockets)
 }
 
-fn candidates(config: &NodeConfig, bound: &BoundSocket) -> Result<Vec<Candidate>, StartError> {
-    let port = local_port(&bound.socket)?;
-    Ok(config.advertise.iter().map(|ip| Candidate { address: SocketAddr::new(*ip, port) }).collect())
+fn listen(config: &NodeConfig) -> Result<Option<TcpListener>, StartError> {
+    let Some(port) = config.tcp_port else {
+        return if config.force_tcp { Err(StartError::ForcedWithoutPort) } else { Ok(None) };
+    };
+    let address = SocketAddr::new(config.bind, port);
+    TcpListener::bind(address).map(Some).map_err(|source| StartError::Listen { address, source })
+}
+
+fn candidates(
+    config: &NodeConfig,
+    bound: &BoundSocket,
+    tcp_port: Option<u16>,
+) -> Result<Vec<Candidate>, StartError> {
+    let udp_port = local_port(&bound.socket)?;
+    let advertised = || config.advertise.iter();
+    let udp = advertised().map(|ip| Candidate::udp(SocketAddr::new(*ip, udp_port)));
+    let tcp = tcp_port
+        .into_iter()
+        .flat_map(|port| advertised().map(move |ip| Candidate::tcp(SocketAddr::new(*ip, port))));
+    Ok(udp.filter(|_| !config.force_tcp).chain(tcp).collect())
 }
 
 fn local_port(socket: &UdpSocket) -> Result<u16, StartError> {

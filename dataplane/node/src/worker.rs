@@ -3,6 +3,8 @@
 //! A turn drains the socket and the lanes into the shard, sends what became pending, then does commands and timers. It
 //! parks only when a whole turn found nothing to do.
 
+pub(crate) mod streams;
+
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
@@ -12,13 +14,14 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use auralink_proto::Event;
 use auralink_ring::{Backend, Outgoing, Steering};
 use auralink_rtc::egress::Egress;
-use auralink_rtc::units::Route;
+use auralink_rtc::units::{Protocol, Route};
 use auralink_sfu::lanes::Lanes;
 use auralink_sfu::shard::{Datagram, Output, Shard};
 
 use crate::mailbox::ShardMailbox;
 use crate::park::Parking;
 use crate::report::{Reports, ShardReport};
+use streams::Streams;
 
 /// Train buffers of one shard: at most this many sends are in the kernel's hands.
 pub(crate) const TRAINS_MAX: usize = 64;
@@ -38,6 +41,7 @@ const AGE_MAX: Duration = Duration::from_millis(500);
 pub(crate) struct Worker {
     pub(crate) shard: Shard,
     pub(crate) backend: Backend,
+    pub(crate) streams: Streams,
     pub(crate) lanes: Lanes,
     pub(crate) mailbox: ShardMailbox,
     /// In single-port mode, where the kernel allows it.
@@ -49,6 +53,8 @@ pub(crate) struct Worker {
     pub(crate) egress: Egress,
     pub(crate) events: Vec<Event>,
     pub(crate) outgoing: Vec<Outgoing>,
+    /// Buffers of trains that went to connections, on their way back.
+    pub(crate) spent: Vec<Box<[u8]>>,
     pub(crate) next_report: Instant,
     pub(crate) last_report: Instant,
     /// Time asleep since the last report.
@@ -85,6 +91,7 @@ impl Worker {
                 break;
             }
         }
+        worked |= self.turn_streams(now)?;
         for _ in 0..COMMANDS_PER_TURN {
             let Some(command) = self.shard.takes_commands().then(|| self.mailbox.poll()).flatten() else {
                 break;
@@ -114,12 +121,44 @@ impl Worker {
             let age = message.realtime_ns.map_or(0, |arrival| realtime_ns.saturating_sub(arrival));
             let age = Duration::from_nanos(age).min(AGE_MAX);
             let arrival = now.checked_sub(age).unwrap_or(now);
-            let route = Route { remote: message.from, local: message.to };
+            let route = Route::udp(message.from, message.to);
             for bytes in message.datagrams() {
                 let datagram = Datagram { route, arrival, bytes };
                 guarded(now, shard, &mut out, |shard, out| shard.ingest(now, &datagram, out));
             }
         })
+    }
+
+    /// Hands the connections' datagrams to the shard, and closes those that are no peer's any more.
+    fn turn_streams(&mut self, now: Instant) -> io::Result<bool> {
+        let Self { shard, streams, lanes, egress, events, .. } = self;
+        let mut out = Output { egress, events, lanes };
+        let worked = streams.turn(&mut |route, bytes| {
+            let datagram = Datagram { route: *route, arrival: now, bytes };
+            guarded(now, shard, &mut out, |shard, out| shard.ingest(now, &datagram, out));
+            shard.is_stream_known(route.remote)
+        })?;
+        if worked {
+            self.flush(now);
+        }
+        self.settle_streams(now);
+        Ok(worked)
+    }
+
+    /// Tells the shard which connections ended, and ends those it has given up.
+    fn settle_streams(&mut self, now: Instant) {
+        let Self { shard, streams, lanes, egress, events, .. } = self;
+        let mut out = Output { egress, events, lanes };
+        for remote in streams.drain_ended() {
+            guarded(now, shard, &mut out, |shard, out| shard.handle_stream_end(now, remote, out));
+        }
+        for remote in shard.drain_streams_over() {
+            streams.close(remote);
+        }
+        let full = streams.take_full();
+        if full > 0 {
+            shard.note_stream_full(full);
+        }
     }
 
     fn handle_lanes(&mut self, now: Instant) {
@@ -146,6 +185,11 @@ impl Worker {
             if let Some(range) = train.twcc {
                 self.shard.handle_flushed(now, range);
             }
+            if train.route.protocol == Protocol::Tcp {
+                self.streams.send(&train);
+                self.spent.push(train.buffer);
+                continue;
+            }
             self.outgoing.push(Outgoing {
                 to: train.route.remote,
                 from: train.route.local,
@@ -153,6 +197,9 @@ impl Worker {
                 len: train.len,
                 buffer: train.buffer,
             });
+        }
+        for buffer in self.spent.drain(..) {
+            self.egress.give_back(buffer);
         }
         for sent in self.backend.submit(&mut self.outgoing) {
             self.egress.give_back(sent.buffer);
@@ -199,7 +246,8 @@ impl Worker {
         let own = usize::from(self.shard.id().0);
         let Some(parking) = self.parking.get(own).cloned() else { return Ok(()) };
         parking.announce();
-        let result = if self.lanes.has_input() || self.mailbox.has_command() || timeout.is_zero() {
+        let is_awaited = self.lanes.has_input() || self.mailbox.has_command() || self.streams.has_arrival();
+        let result = if is_awaited || timeout.is_zero() {
             Ok(())
         } else {
             let before = Instant::now();
@@ -229,6 +277,7 @@ impl Worker {
             transports,
             tracks: self.shard.tracks_len(),
             tuples: self.shard.tuples_len(),
+            streams: self.streams.len(),
             busy_permille,
             events_dropped: self.mailbox.dropped(),
             written: now,

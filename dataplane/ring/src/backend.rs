@@ -5,10 +5,12 @@
 
 use std::io;
 use std::net::{IpAddr, SocketAddr, UdpSocket};
+use std::sync::Arc;
 use std::time::Duration;
 use std::vec::Drain;
 
 use crate::mmsg::Mmsg;
+use crate::readiness::Readiness;
 use crate::uring::Uring;
 use crate::wake::WakeHandle;
 
@@ -171,6 +173,15 @@ impl Backend {
         match &mut self.0 {
             Inner::Uring(uring) => uring.wait(timeout),
             Inner::Mmsg(mmsg) => mmsg.wait(timeout),
+        }
+    }
+
+    /// From now on [`Self::wait`] returns when a connection in `readiness` is ready, too.
+    pub fn watch(&mut self, readiness: &Arc<Readiness>) {
+        let readiness = Some(Arc::clone(readiness));
+        match &mut self.0 {
+            Inner::Uring(uring) => uring.streams = readiness,
+            Inner::Mmsg(mmsg) => mmsg.streams = readiness,
         }
     }
 

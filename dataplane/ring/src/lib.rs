@@ -15,6 +15,7 @@ pub mod count_alloc;
 mod heap;
 mod mmsg;
 mod pin;
+mod readiness;
 pub mod seccomp;
 mod socket;
 mod steer;
@@ -26,6 +27,7 @@ pub use backend::{
 };
 pub use heap::heap_bytes;
 pub use pin::{pin_to, usable_cpus};
+pub use readiness::{Interest, Readiness, Ready, bound_send_buffer};
 pub use socket::{BoundSocket, SocketError, SocketOptions, bind};
 pub use steer::Steering;
 pub use wake::WakeHandle;

@@ -2,12 +2,14 @@
 
 use std::io;
 use std::net::UdpSocket;
+use std::sync::Arc;
 use std::time::Duration;
 use std::vec::Drain;
 
 use crate::backend::{Counters, Outgoing, Received, Sent};
 use crate::batch::BatchSender;
 use crate::control::{RECEIVE_CONTROL_BYTES, RawAddress, parse_control};
+use crate::readiness::Readiness;
 use crate::socket::raw;
 use crate::wake::WakeHandle;
 
@@ -26,6 +28,7 @@ pub(crate) struct Mmsg {
     wake: WakeHandle,
     receive_slots: Box<[ReceiveSlot]>,
     sender: BatchSender,
+    pub(crate) streams: Option<Arc<Readiness>>,
     pub(crate) counters: Counters,
 }
 
@@ -41,6 +44,7 @@ impl Mmsg {
             wake,
             receive_slots: (0..RECEIVE_BATCH).map(|_| receive_slot()).collect(),
             sender: BatchSender::new(trains_max),
+            streams: None,
             counters: Counters::default(),
         }
     }
@@ -118,7 +122,9 @@ impl Mmsg {
     }
 
     pub(crate) fn wait(&mut self, timeout: Duration) -> io::Result<()> {
-        let mut polled = [raw(&self.socket), self.wake.as_raw_fd()].map(|fd| libc::pollfd {
+        // A negative descriptor is passed over (poll(2)).
+        let streams = self.streams.as_ref().map_or(-1, |streams| streams.as_raw_fd());
+        let mut polled = [raw(&self.socket), self.wake.as_raw_fd(), streams].map(|fd| libc::pollfd {
             fd,
             events: libc::POLLIN,
             revents: 0,
@@ -129,7 +135,9 @@ impl Mmsg {
         };
         self.counters.syscalls += 1;
         // SAFETY: both arguments are live for the call.
-        let ready = unsafe { libc::ppoll(polled.as_mut_ptr(), 2, &raw const timeout, std::ptr::null()) };
+        let ready = unsafe {
+            libc::ppoll(polled.as_mut_ptr(), polled.len() as u64, &raw const timeout, std::ptr::null())
+        };
         if ready < 0 && io::Error::last_os_error().kind() != io::ErrorKind::Interrupted {
             return Err(io::Error::last_os_error());
         }

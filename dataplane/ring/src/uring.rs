@@ -5,6 +5,7 @@
 use std::collections::VecDeque;
 use std::io;
 use std::net::UdpSocket;
+use std::sync::Arc;
 use std::time::Duration;
 use std::vec::Drain;
 
@@ -14,13 +15,14 @@ use io_uring::{IoUring, cqueue, opcode, squeue};
 use crate::backend::{Counters, Outgoing, Received, Sent, Sizes};
 use crate::batch::BatchSender;
 use crate::control::{RECEIVE_CONTROL_BYTES, parse_address, parse_control};
+use crate::readiness::Readiness;
 use crate::socket::raw;
 use crate::wake::WakeHandle;
 
 mod pool;
 use pool::{BUFFER_GROUP, Pool};
 
-/// Submission entries: the receive, the wake poll and their cancellation.
+/// Submission entries: the receive, the polls for wakes and connections, and their cancellation.
 const ENTRIES: u32 = 8;
 /// The socket's place among the registered files: the kernel need not look it up at each operation.
 const SOCKET: Fixed = Fixed(0);
@@ -28,6 +30,7 @@ const SOCKET: Fixed = Fixed(0);
 /// What a completion is about, in its `user_data`.
 const RECEIVE: u64 = u64::MAX;
 const WAKE: u64 = u64::MAX - 1;
+const STREAMS: u64 = u64::MAX - 3;
 
 pub(crate) struct Uring {
     ring: IoUring,
@@ -40,6 +43,8 @@ pub(crate) struct Uring {
     receive_armed: bool,
     wake_armed: bool,
     arrived: VecDeque<cqueue::Entry>,
+    pub(crate) streams: Option<Arc<Readiness>>,
+    streams_armed: bool,
     pub(crate) counters: Counters,
 }
 
@@ -87,6 +92,8 @@ impl Uring {
             receive_armed: false,
             wake_armed: false,
             arrived: VecDeque::with_capacity(usize::from(receive_buffers) + 1),
+            streams: None,
+            streams_armed: false,
             counters: Counters::default(),
         })
     }
@@ -119,6 +126,7 @@ impl Uring {
 
     pub(crate) fn wait(&mut self, timeout: Duration) -> io::Result<()> {
         self.arm();
+        self.arm_streams();
         self.reap();
         if self.arrived.is_empty() {
             self.enter(1, Some(timeout))?;
@@ -138,6 +146,14 @@ impl Uring {
             let entry =
                 opcode::PollAdd::new(Fd(self.wake.as_raw_fd()), libc::POLLIN as u32).multi(true).build();
             self.wake_armed = self.push(&entry.user_data(WAKE)).is_ok();
+        }
+    }
+
+    /// Before sleep only, and once for each sleep that a connection ended: awake, connections are looked at anyway.
+    fn arm_streams(&mut self) {
+        if let Some(streams) = self.streams.as_ref().filter(|_| !self.streams_armed) {
+            let entry = opcode::PollAdd::new(Fd(streams.as_raw_fd()), libc::POLLIN as u32).build();
+            self.streams_armed = self.push(&entry.user_data(STREAMS)).is_ok();
         }
     }
 
@@ -179,6 +195,7 @@ impl Uring {
                     self.wake.clear();
                     self.wake_armed &= cqueue::more(completion.flags());
                 }
+                STREAMS => self.streams_armed = false,
                 _ => {}
             }
         }

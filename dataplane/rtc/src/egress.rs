@@ -176,7 +176,7 @@ mod tests {
     use super::*;
 
     fn route(port: u16) -> Route {
-        Route { remote: ([127, 0, 0, 1], port).into(), local: None }
+        Route::udp(([127, 0, 0, 1], port).into(), None)
     }
 
     fn shapes(egress: &mut Egress) -> Vec<(u16, u16, u16, u32)> {

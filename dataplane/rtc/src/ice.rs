@@ -60,9 +60,9 @@ pub enum IceError {
 /// What happened to a peer's tuples.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum IceEvent {
-    Validated(SocketAddr),
-    /// A tuple made place for a newer one.
-    Evicted(SocketAddr),
+    Validated(Route),
+    /// A tuple made place for a newer one, or its connection ended.
+    Evicted(Route),
     Nominated(Route),
 }
 
@@ -121,10 +121,17 @@ impl Ice {
         }
     }
 
-    pub(crate) fn is_validated(&self, remote: SocketAddr) -> bool {
+    pub(crate) fn is_validated(&self, route: &Route) -> bool {
         match self {
-            Self::Lite(lite) => lite.is_validated(remote),
-            Self::Controlling(agent) => agent.is_validated(remote),
+            Self::Lite(lite) => lite.is_validated(route),
+            Self::Controlling(agent) => agent.is_validated(route.remote),
+        }
+    }
+
+    /// The connection of a tuple has ended.
+    pub(crate) fn forget(&mut self, route: &Route) {
+        if let Self::Lite(lite) = self {
+            lite.forget(route);
         }
     }
 

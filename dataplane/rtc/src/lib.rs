@@ -9,6 +9,7 @@ pub mod classify;
 pub mod dtls;
 pub mod egress;
 pub mod ext;
+pub mod framing;
 pub mod ice;
 pub mod peer;
 pub mod rtcp;

@@ -135,7 +135,7 @@ impl Peer {
         egress: &mut Egress,
     ) -> Result<(), PeerError> {
         self.check_open()?;
-        if !self.ice.is_validated(route.remote) {
+        if !self.ice.is_validated(route) {
             return Err(PeerError::NotValidated);
         }
         self.dtls_route = Some(*route);
@@ -198,9 +198,16 @@ impl Peer {
         self.ice.route().or(self.dtls_route)
     }
 
-    /// Whether `remote` passed a check of this peer. DTLS, SRTP and SRTCP from elsewhere are not the peer's.
-    pub fn is_validated(&self, remote: SocketAddr) -> bool {
-        self.ice.is_validated(remote)
+    /// Whether what comes over `route` passed a check of this peer. DTLS, SRTP and SRTCP from elsewhere are not the peer's.
+    pub fn is_validated(&self, route: &Route) -> bool {
+        self.ice.is_validated(route)
+    }
+
+    /// The connection behind `route` has ended.
+    pub fn forget_route(&mut self, now: Instant, route: &Route) {
+        self.ice.forget(route);
+        self.dtls_route = self.dtls_route.filter(|held| !held.is_to(route));
+        self.follow_ice(now);
     }
 
     /// Whether the handshake is over and the transport not closed.
@@ -327,11 +334,11 @@ impl Peer {
     fn follow_ice(&mut self, now: Instant) {
         while let Some(event) = self.ice.poll_event() {
             self.events.push_back(match event {
-                IceEvent::Validated(remote) => {
+                IceEvent::Validated(route) => {
                     self.handshake_deadline.get_or_insert(now + HANDSHAKE_TIMEOUT);
-                    PeerEvent::Validated(remote)
+                    PeerEvent::Validated(route)
                 }
-                IceEvent::Evicted(remote) => PeerEvent::Evicted(remote),
+                IceEvent::Evicted(route) => PeerEvent::Evicted(route),
                 IceEvent::Nominated(route) => PeerEvent::Nominated(route),
             });
         }

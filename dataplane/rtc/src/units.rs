@@ -43,11 +43,35 @@ impl NtpTime {
     }
 }
 
-/// Where a datagram goes, and from which of our addresses (the one the peer's check arrived at).
+/// What carries a peer's datagrams.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub enum Protocol {
+    Udp,
+    /// A connection that the peer opened, each datagram framed on it (RFC 6544, RFC 4571).
+    Tcp,
+}
+
+/// Where a datagram goes, over what, and from which of our addresses (the one the peer's check arrived at).
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub struct Route {
     pub remote: SocketAddr,
     pub local: Option<IpAddr>,
+    pub protocol: Protocol,
+}
+
+impl Route {
+    pub const fn udp(remote: SocketAddr, local: Option<IpAddr>) -> Self {
+        Self { remote, local, protocol: Protocol::Udp }
+    }
+
+    pub const fn tcp(remote: SocketAddr, local: Option<IpAddr>) -> Self {
+        Self { remote, local, protocol: Protocol::Tcp }
+    }
+
+    /// Whether both lead to the same end of the peer, whatever our own address.
+    pub fn is_to(&self, other: &Self) -> bool {
+        self.remote == other.remote && self.protocol == other.protocol
+    }
 }
 
 #[cfg(test)]

@@ -229,7 +229,7 @@ mod tests {
     fn a_full_lane_refuses() {
         let mut ends = mesh(2);
         let datagram = || LaneItem::Datagram {
-            route: Route { remote: ([127, 0, 0, 1], 1).into(), local: None },
+            route: Route::udp(([127, 0, 0, 1], 1).into(), None),
             arrival: Instant::now(),
             bytes: LaneBytes::new(&[1; 100]).unwrap(),
         };

@@ -12,6 +12,7 @@ mod payloads;
 mod peers;
 mod receive;
 mod slow;
+mod streams;
 mod timers;
 
 use std::collections::{HashMap, VecDeque};
@@ -23,7 +24,7 @@ use auralink_rtc::classify::{Kind, classify};
 use auralink_rtc::dtls::Certificate;
 use auralink_rtc::egress::{Egress, TwccRange};
 use auralink_rtc::stun;
-use auralink_rtc::units::{Route, SeqNo};
+use auralink_rtc::units::{Protocol, Route, SeqNo};
 
 use crate::backlog::Backlog;
 use crate::config::ShardConfig;
@@ -37,6 +38,7 @@ use crate::timer::Wheel;
 use crate::transport::Transport;
 use contain::Strikes;
 use slow::SlowLane;
+use streams::Streams;
 
 /// A received datagram.
 #[derive(Clone, Copy, Debug)]
@@ -72,6 +74,7 @@ pub struct Shard {
     /// Addresses that became ours, or no longer are, for whoever can steer datagrams to us.
     claims: Vec<(SocketAddr, bool)>,
     steered: usize,
+    streams: Streams,
     tracks: Slots<Box<Track>>,
     by_track: HashMap<TrackId, u32>,
     /// Transports with packets to send, in the order in which they became so.
@@ -116,6 +119,7 @@ impl Shard {
             tuples: HashMap::with_capacity(config.transports_max),
             claims: Vec::new(),
             steered: 0,
+            streams: Streams::default(),
             tracks: Slots::new(config.tracks_max),
             by_track: HashMap::with_capacity(config.tracks_max),
             dirty: Vec::with_capacity(config.transports_max),
@@ -171,10 +175,10 @@ impl Shard {
             self.ingest_stun(now, datagram, out);
             return;
         }
-        let owner = match self.tuples.get(&datagram.route.remote) {
-            Some(TupleOwner::Transport(slot)) => *slot,
+        let owner = match self.owner_of(&datagram.route) {
+            Some(TupleOwner::Transport(slot)) => slot,
             Some(TupleOwner::Shard(shard)) => {
-                self.steer(*shard, datagram, out);
+                self.steer(shard, datagram, out);
                 return;
             }
             None => {
@@ -193,6 +197,13 @@ impl Shard {
         };
         if let Err(reason) = result {
             self.stats.drop(reason);
+        }
+    }
+
+    fn owner_of(&self, route: &Route) -> Option<TupleOwner> {
+        match route.protocol {
+            Protocol::Udp => self.tuples.get(&route.remote).copied(),
+            Protocol::Tcp => self.streams.owner(route).map(TupleOwner::Transport),
         }
     }
 
@@ -328,6 +339,11 @@ impl Shard {
             self.stats.drop(DropReason::StunRefused);
             return;
         };
+        if id.shard() != self.id && datagram.route.protocol == Protocol::Tcp {
+            // A connection does not move: its client named this shard when it came.
+            self.stats.drop(DropReason::UnknownUfrag);
+            return;
+        }
         if id.shard() != self.id {
             self.steer(id.shard(), datagram, out);
             return;

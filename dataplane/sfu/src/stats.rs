@@ -44,6 +44,8 @@ pub enum DropReason {
     Late,
     /// No train buffer was free.
     EgressFull,
+    /// The queue of the connection (ICE-TCP) to a client was full.
+    StreamFull,
     /// The cipher refused: an index would have been used twice.
     SealRefused,
     /// More handshakes and data at once than the slow lane holds.
@@ -61,7 +63,7 @@ pub enum DropReason {
 }
 
 impl DropReason {
-    pub const ALL: [Self; 27] = [
+    pub const ALL: [Self; 28] = [
         Self::Unclassified,
         Self::UnknownTuple,
         Self::UnknownUfrag,
@@ -82,6 +84,7 @@ impl DropReason {
         Self::TooLarge,
         Self::Late,
         Self::EgressFull,
+        Self::StreamFull,
         Self::SealRefused,
         Self::SlowLaneFull,
         Self::LaneFull,
@@ -113,6 +116,7 @@ impl DropReason {
             Self::TooLarge => "too_large",
             Self::Late => "late",
             Self::EgressFull => "egress_full",
+            Self::StreamFull => "stream_full",
             Self::SealRefused => "seal_refused",
             Self::SlowLaneFull => "slow_lane_full",
             Self::LaneFull => "lane_full",
@@ -163,6 +167,10 @@ impl Default for ShardStats {
 impl ShardStats {
     pub(crate) fn drop(&mut self, reason: DropReason) {
         self.drops[reason as usize] += 1;
+    }
+
+    pub(crate) fn drop_many(&mut self, reason: DropReason, count: u64) {
+        self.drops[reason as usize] += count;
     }
 
     pub fn dropped(&self, reason: DropReason) -> u64 {

@@ -1,6 +1,5 @@
 //! One transport as the shard holds it: the peer's protocol state, the lines in both directions, and what is due when.
 
-use std::net::SocketAddr;
 use std::time::Instant;
 
 use auralink_proto::{
@@ -8,6 +7,7 @@ use auralink_proto::{
 };
 use auralink_rtc::peer::Peer;
 use auralink_rtc::twcc::TwccRecorder;
+use auralink_rtc::units::Route;
 
 use crate::departures::Departures;
 use crate::elements::ElementIds;
@@ -110,7 +110,7 @@ pub struct Transport {
     /// Stream identifiers of the channels, once open.
     pub channels: [Option<u16>; DataChannel::ALL.len()],
     /// Tuples that passed a check; bounded by the peer.
-    pub remotes: Vec<SocketAddr>,
+    pub remotes: Vec<Route>,
     pub intake: Intake,
     pub stats: TransportStats,
 }

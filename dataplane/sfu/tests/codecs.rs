@@ -120,7 +120,7 @@ impl Scene {
 
     fn offer(&mut self, layer: u8, seq: u64) -> Result<Got, Forwarded> {
         let Self { track, line, seal, open, egress, next_twcc, .. } = self;
-        let route = Route { remote: ([127, 0, 0, 1], 9).into(), local: None };
+        let route = Route::udp(([127, 0, 0, 1], 9).into(), None);
         let mut sink = Sink { seal, route, egress, owner: 0, next_twcc };
         let (packet, bytes) = track.layers[usize::from(layer)].history.find(SeqNo(seq)).unwrap();
         match line.forward(track, layer, packet, bytes, &mut sink) {

@@ -125,7 +125,7 @@ impl Client {
 
     /// Takes a datagram from the node.
     pub fn handle(&mut self, now: Instant, from: SocketAddr, bytes: &[u8]) {
-        let route = Route { remote: from, local: Some(self.address.ip()) };
+        let route = Route::udp(from, Some(self.address.ip()));
         match classify(bytes) {
             Kind::Stun => drop(self.peer.handle_stun(now, &route, bytes, &mut self.egress)),
             Kind::Dtls => drop(self.peer.handle_dtls(now, &route, bytes, &mut self.egress)),

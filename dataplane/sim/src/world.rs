@@ -175,7 +175,7 @@ impl World {
 
     /// A datagram from anywhere arrives at a shard.
     pub fn inject(&mut self, index: usize, from: SocketAddr, bytes: &[u8]) {
-        let route = Route { remote: from, local: Some(self.server_address(index).ip()) };
+        let route = Route::udp(from, Some(self.server_address(index).ip()));
         let now = self.now;
         self.with_shard(index, |shard, out| shard.ingest(now, &Datagram { route, arrival: now, bytes }, out));
         self.flush(index);
@@ -279,7 +279,7 @@ impl World {
         } else {
             usize::from(to.port() - 7_000)
         };
-        let route = Route { remote: from, local: Some(to.ip()) };
+        let route = Route::udp(from, Some(to.ip()));
         let now = self.now;
         self.with_shard(index, |shard, out| {
             // As the shard's thread does.

@@ -32,7 +32,7 @@ impl Client {
 
     fn handle_datagram(&mut self, now: Instant, from: SocketAddr, bytes: &[u8]) {
         self.counters.datagrams_received += 1;
-        let route = Route { remote: from, local: Some(self.local.ip()) };
+        let route = Route::udp(from, Some(self.local.ip()));
         match classify(bytes) {
             // Checks of an older or another session are refused by the peer, which is as it should be.
             Kind::Stun => drop(self.peer.handle_stun(now, &route, bytes, &mut self.egress)),

@@ -306,7 +306,7 @@ impl Sink {
     fn on_peer(&self, now_ns: u64, keys: &mut Keys, bytes: &[u8], tools: &mut Tools) {
         let Keys::Peer(peer) = keys else { return };
         let now = tools.clock.instant(now_ns);
-        let route = Route { remote: self.link.server, local: Some(self.link.local.ip()) };
+        let route = Route::udp(self.link.server, Some(self.link.local.ip()));
         // What the peer refuses (checks of another session, alerts after a close) is refused as it should be.
         let _ = match classify(bytes) {
             Class::Stun => peer.handle_stun(now, &route, bytes, &mut tools.egress),

@@ -38,7 +38,7 @@ impl Server {
             .args(["-c", side.cpus, "ip", "netns", "exec", SERVER_NS])
             .arg(root.join("target/release/auralink"))
             .args(["serve", "--keys", &format!("{KEY}: {SECRET}"), "--node-ip", &ip, "--bind", &ip])
-            .args(["--udp-port", &media])
+            .args(["--udp-port", &media, "--tcp-port", "0"])
             .args(side.flags)
             .stdin(Stdio::null())
             .stdout(Stdio::null())

@@ -50,7 +50,7 @@ impl Desk {
             room: RoomId::new(ShardId(0), 5),
             fingerprint: Fingerprint([0xAB; 32]),
             codecs: Default::default(),
-            candidates: vec![Candidate { address: "10.77.0.1:7882".parse().unwrap() }],
+            candidates: vec![Candidate::udp("10.77.0.1:7882".parse().unwrap())],
         };
         let offerer = Offerer::new(local, at_once, &mut random);
         Self { offerer, random, now: Instant::now() }

@@ -219,6 +219,21 @@ fn mishaps_happen_as_asked() {
 }
 
 #[test]
+fn who_asks_for_tcp_is_offered_nothing_else_until_it_asks_for_udp() {
+    let mut stage = Stage::new();
+    let (alice, bob) = (stage.join("alice"), stage.join("bob"));
+    let (udp, tcp) = ("10.77.0.1:7882".parse().unwrap(), "10.77.0.1:7881".parse().unwrap());
+    let all = || vec![Candidate::udp(udp), Candidate::tcp(tcp)];
+    stage.ask(alice, scenario(Scenario::SwitchCandidateProtocol(1)));
+    stage.ask(bob, scenario(Scenario::SwitchCandidateProtocol(2)));
+    assert_eq!(stage.room.candidates_for("alice", all()), [Candidate::tcp(tcp)]);
+    assert_eq!(stage.room.candidates_for("bob", all()), all(), "TLS there is none of");
+    assert_eq!(stage.room.candidates_for("alice", vec![Candidate::udp(udp)]).len(), 1, "TCP is off");
+    stage.ask(alice, scenario(Scenario::SwitchCandidateProtocol(0)));
+    assert_eq!(stage.room.candidates_for("alice", all()), all());
+}
+
+#[test]
 fn a_signal_cut_on_coming_back_is_cut_once() {
     for (asked, heard) in [
         (Scenario::DisconnectSignalOnResume(true), 1),

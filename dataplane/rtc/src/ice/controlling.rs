@@ -96,7 +96,7 @@ impl Controlling {
     pub(crate) fn handle_timeout(&mut self, now: Instant, egress: &mut Egress) {
         self.agent.handle_timeout(now);
         while let Some(transmit) = self.agent.poll_transmit() {
-            let route = Route { remote: transmit.destination, local: Some(self.local.ip()) };
+            let route = Route::udp(transmit.destination, Some(self.local.ip()));
             egress.push(&route, &transmit.contents);
         }
     }
@@ -111,10 +111,11 @@ impl Controlling {
             match self.agent.poll_event()? {
                 IceAgentEvent::DiscoveredRecv { source, .. } if !self.is_validated(source) => {
                     self.validated.push(source);
-                    return Some(IceEvent::Validated(source));
+                    let route = Route::udp(source, Some(self.local.ip()));
+                    return Some(IceEvent::Validated(route));
                 }
                 IceAgentEvent::NominatedSend { destination, .. } => {
-                    let route = Route { remote: destination, local: Some(self.local.ip()) };
+                    let route = Route::udp(destination, Some(self.local.ip()));
                     self.nominated = Some(route);
                     return Some(IceEvent::Nominated(route));
                 }

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use super::{IceCredentials, IceError, IceEvent, TUPLES_MAX};
 use crate::egress::Egress;
 use crate::stun::{self, Binding, Class, Role, TransactionId};
-use crate::units::Route;
+use crate::units::{Protocol, Route};
 
 /// A tuple not checked for this long may be forgotten for a new one. Browsers check idle pairs every 15 s at most.
 const IDLE: Duration = Duration::from_secs(20);
@@ -36,7 +36,7 @@ pub(crate) struct Lite {
     consent_timeout: Duration,
     consent: Instant,
     /// Transactions of recent authentic checks and where they came from.
-    seen: VecDeque<(TransactionId, SocketAddr)>,
+    seen: VecDeque<(TransactionId, SocketAddr, Protocol)>,
     events: VecDeque<IceEvent>,
 }
 
@@ -76,7 +76,7 @@ impl Lite {
             Class::Success | Class::Failure => return Err(IceError::Unexpected),
         }
         let is_current = self.authenticate(&message)?;
-        self.refuse_replay(message.transaction, route.remote)?;
+        self.refuse_replay(message.transaction, route)?;
         let mut out = [0; stun::RESPONSE_LEN_MAX];
         let pwd = match &self.previous {
             Some((previous, _)) if !is_current => &previous.pwd,
@@ -117,16 +117,17 @@ impl Lite {
 
     /// Integrity does not cover the sender's address: whoever overhears a check could send it from elsewhere and draw the
     /// media there. A transaction belongs to the address it was first seen from.
-    fn refuse_replay(&mut self, transaction: TransactionId, remote: SocketAddr) -> Result<(), IceError> {
-        match self.seen.iter().find(|(seen, _)| *seen == transaction) {
-            Some((_, from)) if *from == remote => return Ok(()),
+    fn refuse_replay(&mut self, transaction: TransactionId, route: &Route) -> Result<(), IceError> {
+        let sender = (route.remote, route.protocol);
+        match self.seen.iter().find(|(seen, ..)| *seen == transaction) {
+            Some((_, from, over)) if (*from, *over) == sender => return Ok(()),
             Some(_) => return Err(IceError::Replayed),
             None => {}
         }
         if self.seen.len() >= SEEN_MAX {
             self.seen.pop_front();
         }
-        self.seen.push_back((transaction, remote));
+        self.seen.push_back((transaction, sender.0, sender.1));
         Ok(())
     }
 
@@ -142,12 +143,12 @@ impl Lite {
                 Some(tuple.route) != self.nominated && now.saturating_duration_since(tuple.checked) >= IDLE
             });
             let evicted = self.tuples.swap_remove(idle.ok_or(IceError::TuplesExhausted)?);
-            if !self.is_validated(evicted.route.remote) {
-                self.events.push_back(IceEvent::Evicted(evicted.route.remote));
+            if !self.is_validated(&evicted.route) {
+                self.events.push_back(IceEvent::Evicted(evicted.route));
             }
         }
-        if !self.is_validated(route.remote) {
-            self.events.push_back(IceEvent::Validated(route.remote));
+        if !self.is_validated(route) {
+            self.events.push_back(IceEvent::Validated(*route));
         }
         self.tuples.push(Tuple { route: *route, priority, checked: now });
         Ok(())
@@ -193,8 +194,24 @@ impl Lite {
         self.nominated
     }
 
-    pub(crate) fn is_validated(&self, remote: SocketAddr) -> bool {
-        self.tuples.iter().any(|tuple| tuple.route.remote == remote)
+    pub(crate) fn is_validated(&self, route: &Route) -> bool {
+        self.tuples.iter().any(|tuple| tuple.route.is_to(route))
+    }
+
+    /// A connection that ended carries nothing any more. If it was the nominated one, what was checked last stands in until
+    /// the peer names another.
+    pub(crate) fn forget(&mut self, route: &Route) {
+        let held = self.tuples.len();
+        self.tuples.retain(|tuple| !tuple.route.is_to(route));
+        if self.tuples.len() == held {
+            return;
+        }
+        self.events.push_back(IceEvent::Evicted(*route));
+        self.challenger = self.challenger.filter(|challenger| !challenger.is_to(route));
+        if self.nominated.is_some_and(|nominated| nominated.is_to(route)) {
+            self.nominated = self.tuples.iter().max_by_key(|tuple| tuple.checked).map(|tuple| tuple.route);
+            self.events.extend(self.nominated.map(IceEvent::Nominated));
+        }
     }
 
     pub(crate) fn local(&self) -> &IceCredentials {

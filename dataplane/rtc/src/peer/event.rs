@@ -1,7 +1,5 @@
 //! What a peer reports, and why it refuses or ends.
 
-use std::net::SocketAddr;
-
 use bytes::Bytes;
 
 use crate::dtls::DtlsError;
@@ -13,10 +11,10 @@ use crate::units::Route;
 /// What happened on a transport.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum PeerEvent {
-    /// This address passed a check and is the peer's. At most eight hold at a time.
-    Validated(SocketAddr),
-    /// This address is the peer's no longer: a newer one took its place.
-    Evicted(SocketAddr),
+    /// What is at this end of the route passed a check and is the peer's. At most eight hold at a time.
+    Validated(Route),
+    /// It is the peer's no longer: a newer one took its place, or its connection ended.
+    Evicted(Route),
     /// The peer is to be sent to over this route from now on.
     Nominated(Route),
     /// The handshake is over, the peer is who signalling said, media can be opened and sealed.

@@ -436,8 +436,8 @@ impl Shard {
                 self.unfollow(track, Follower { transport: slot, line: index as u16 }, out);
             }
         }
-        for remote in transport.remotes {
-            self.release(slot, remote, out);
+        for route in transport.remotes {
+            self.release(slot, route, out);
         }
     }
 

@@ -5,6 +5,7 @@ use std::time::Instant;
 use auralink_proto::{CloseReason, DataChannel, DataChannels, Event};
 use auralink_rtc::peer::{PeerClose, PeerEvent};
 use auralink_rtc::sctp::Reliability;
+use auralink_rtc::units::{Protocol, Route};
 
 use super::{Datagram, Output, Shard, TupleOwner};
 use crate::lanes::LaneSignal;
@@ -33,8 +34,8 @@ impl Shard {
             let Some(event) = transport.peer.poll_event() else { return };
             let id = transport.id;
             match event {
-                PeerEvent::Validated(remote) => self.claim(slot, remote, out),
-                PeerEvent::Evicted(remote) => self.release(slot, remote, out),
+                PeerEvent::Validated(route) => self.claim(slot, route, out),
+                PeerEvent::Evicted(route) => self.release(slot, route, out),
                 PeerEvent::Nominated(_) => {}
                 PeerEvent::Connected { .. } => self.on_connected(now, slot, out),
                 PeerEvent::ChannelOpen { id: stream, label, .. } => {
@@ -63,12 +64,17 @@ impl Shard {
     }
 
     /// The tuple passed a check: its datagrams are this transport's, on whatever shard they arrive.
-    fn claim(&mut self, slot: u32, remote: std::net::SocketAddr, out: &mut Output<'_>) {
+    fn claim(&mut self, slot: u32, route: Route, out: &mut Output<'_>) {
+        let Route { remote, protocol, .. } = route;
+        if let Some(transport) = self.transports.get_mut(slot) {
+            transport.remotes.push(route);
+        }
+        if protocol == Protocol::Tcp {
+            self.streams.claim(route, slot);
+            return;
+        }
         if let Some(TupleOwner::Shard(_)) = self.tuples.insert(remote, TupleOwner::Transport(slot)) {
             self.steered -= 1;
-        }
-        if let Some(transport) = self.transports.get_mut(slot) {
-            transport.remotes.push(remote);
         }
         if out.lanes.shards() > 1 {
             self.claims.push((remote, true));
@@ -77,9 +83,14 @@ impl Shard {
     }
 
     /// The tuple is this transport's no longer.
-    pub(super) fn release(&mut self, slot: u32, remote: std::net::SocketAddr, out: &mut Output<'_>) {
+    pub(super) fn release(&mut self, slot: u32, route: Route, out: &mut Output<'_>) {
+        let Route { remote, protocol, .. } = route;
         if let Some(transport) = self.transports.get_mut(slot) {
-            transport.remotes.retain(|held| *held != remote);
+            transport.remotes.retain(|held| !held.is_to(&route));
+        }
+        if protocol == Protocol::Tcp {
+            self.streams.release(&route, slot);
+            return;
         }
         if self.tuples.get(&remote) == Some(&TupleOwner::Transport(slot)) {
             self.tuples.remove(&remote);

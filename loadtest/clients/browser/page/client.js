@@ -191,6 +191,16 @@ window.suite = {
     const inbound = await window.suite.inbound(identity, 'microphone');
     return inbound && inbound.totalAudioEnergy > 0.0001 ? inbound.totalAudioEnergy : null;
   },
+  /// What carries the media of this participant, sent or received: the protocols of the candidate pairs in use.
+  async protocols() {
+    const all = (await Promise.all([null, ...state.room.remoteParticipants.keys()].map((identity) => reports(identity, 'camera')))).flat();
+    const by = new Map(all.map((report) => [report.id, report]));
+    const chosen = all.filter(({ type }) => type === 'transport').map(({ selectedCandidatePairId }) => by.get(selectedCandidatePairId));
+    // Firefox has no report of a transport.
+    const pairs = chosen.length ? chosen : all.filter(({ type, selected }) => type === 'candidate-pair' && selected);
+    return [...new Set(pairs.map((pair) => by.get(pair?.localCandidateId)?.protocol))].sort();
+  },
+  usesOnly: async (protocol) => (await window.suite.protocols()).join() === protocol,
   async transport() {
     const all = await reports(null, 'camera');
     return all.find((report) => report.type === 'transport') ?? null;

@@ -3,8 +3,9 @@ import { codecs } from './codecs.mjs';
 import { foxes } from './firefox.mjs';
 import { hostile } from './hostile.mjs';
 import { meets } from './meet.mjs';
+import { networks } from './network.mjs';
 import { protocols } from './protocols.mjs';
 import { rooms } from './room.mjs';
 import { whips } from './whip.mjs';
 
-export const scenarios = [...calls, ...codecs, ...protocols, ...foxes, ...rooms, ...hostile, ...meets, ...whips];
+export const scenarios = [...calls, ...codecs, ...protocols, ...networks, ...foxes, ...rooms, ...hostile, ...meets, ...whips];

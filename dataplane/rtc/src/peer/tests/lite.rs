@@ -8,6 +8,7 @@ use crate::dtls::{Certificate, DtlsError};
 use crate::egress::Egress;
 use crate::ice::{IceError, TUPLES_MAX};
 use crate::peer::{Peer, PeerClose, PeerError, PeerEvent};
+use crate::units::{Protocol, Route};
 
 /// A binding request from the client's side.
 fn check(ufrag: &str, pwd: &str, prio: u32, use_candidate: bool, controlling: bool) -> Vec<u8> {
@@ -28,6 +29,14 @@ fn client_at(port: u16) -> SocketAddr {
     ([10, 0, 0, 2], port).into()
 }
 
+fn over_udp(port: u16) -> Route {
+    Route::udp(client_at(port), Some(server_address().ip()))
+}
+
+fn over_tcp(port: u16) -> Route {
+    Route { protocol: Protocol::Tcp, ..over_udp(port) }
+}
+
 #[test]
 fn checks_without_the_right_credentials_change_nothing_and_get_no_answer() {
     let mut node = lite_server();
@@ -42,7 +51,7 @@ fn checks_without_the_right_credentials_change_nothing_and_get_no_answer() {
     }
     assert_eq!(node.handle(now, client_at(1), &[0; 20]), ice(IceError::Malformed));
     assert_eq!(node.egress.ready_len(), 0);
-    assert!(!node.peer.is_validated(client_at(1)));
+    assert!(!node.peer.is_validated(&over_udp(1)));
     assert_eq!(node.peer.poll_event(), None);
 }
 
@@ -70,9 +79,9 @@ fn tuples_are_bounded_and_idle_ones_make_place() {
         node.handle(later, client_at(port), &request()).unwrap();
     }
     node.handle(later, client_at(99), &request()).unwrap();
-    assert!(node.peer.is_validated(client_at(99)) && !node.peer.is_validated(client_at(1)));
+    assert!(node.peer.is_validated(&over_udp(99)) && !node.peer.is_validated(&over_udp(1)));
     let events: Vec<_> = std::iter::from_fn(|| node.peer.poll_event()).collect();
-    assert!(events.contains(&PeerEvent::Evicted(client_at(1))));
+    assert!(events.contains(&PeerEvent::Evicted(over_udp(1))));
 }
 
 #[test]
@@ -84,7 +93,7 @@ fn an_overheard_check_draws_nothing_elsewhere() {
     node.handle(now, client_at(1), &request).expect("a retransmission");
     let replayed = node.handle(now, client_at(2), &request);
     assert_eq!(replayed, Err(PeerError::Ice(IceError::Replayed)));
-    assert!(!node.peer.is_validated(client_at(2)));
+    assert!(!node.peer.is_validated(&over_udp(2)));
     assert_eq!(node.peer.route().unwrap().remote, client_at(1));
 }
 
@@ -132,4 +141,46 @@ fn a_checked_peer_that_never_shakes_hands_is_closed() {
     }
     let last = std::iter::from_fn(|| node.peer.poll_event()).last();
     assert_eq!(last, Some(PeerEvent::Closed(PeerClose::DtlsFailed(DtlsError::Protocol))));
+}
+
+#[test]
+fn nomination_moves_between_udp_and_tcp_and_back() {
+    let mut node = lite_server();
+    let now = Instant::now();
+    let pwd = credentials("server").pwd;
+    let mut nominate = |route: Route, prio| {
+        let request = check("server:client", &pwd, prio, true, true);
+        node.peer.handle_stun(now, &route, &request, &mut node.egress).unwrap();
+        let answer = node.egress.drain().next().map(|train| train.route);
+        node.egress = Egress::new(4);
+        assert_eq!(answer, Some(route), "an answer goes the way its question came");
+        node.peer.route().unwrap()
+    };
+    // The same address and port over both: two ways to the peer all the same.
+    assert_eq!(nominate(over_udp(1), 20), over_udp(1));
+    assert_eq!(nominate(over_tcp(1), 10), over_udp(1));
+    assert_eq!(nominate(over_tcp(1), 10), over_tcp(1), "UDP is gone: the peer insists on TCP");
+    assert_eq!(nominate(over_udp(1), 20), over_udp(1), "UDP is back");
+    let mut validated: Vec<_> = std::iter::from_fn(|| node.peer.poll_event()).collect();
+    validated.retain(|event| matches!(event, PeerEvent::Validated(_)));
+    assert_eq!(validated, [PeerEvent::Validated(over_udp(1)), PeerEvent::Validated(over_tcp(1))]);
+}
+
+#[test]
+fn a_connection_that_ends_takes_its_tuple_along_and_nothing_else() {
+    let mut node = lite_server();
+    let now = Instant::now();
+    let pwd = credentials("server").pwd;
+    for (route, prio) in [(over_udp(1), 20), (over_tcp(2), 30)] {
+        let request = check("server:client", &pwd, prio, true, true);
+        node.peer.handle_stun(now, &route, &request, &mut node.egress).unwrap();
+    }
+    assert_eq!(node.peer.route(), Some(over_tcp(2)));
+    node.peer.forget_route(now, &over_tcp(2));
+    assert!(!node.peer.is_validated(&over_tcp(2)) && node.peer.is_validated(&over_udp(1)));
+    assert_eq!(node.peer.route(), Some(over_udp(1)), "what was checked last stands in");
+    node.peer.forget_route(now, &over_tcp(9));
+    let events: Vec<_> = std::iter::from_fn(|| node.peer.poll_event()).collect();
+    let evicted: Vec<_> = events.iter().filter(|event| matches!(event, PeerEvent::Evicted(_))).collect();
+    assert_eq!(evicted, [&PeerEvent::Evicted(over_tcp(2))]);
 }

@@ -45,7 +45,7 @@ impl Node {
         from: SocketAddr,
         datagram: &[u8],
     ) -> Result<(), PeerError> {
-        let route = Route { remote: from, local: Some(self.address.ip()) };
+        let route = Route::udp(from, Some(self.address.ip()));
         match classify(datagram) {
             Kind::Stun => self.peer.handle_stun(now, &route, datagram, &mut self.egress),
             Kind::Dtls => self.peer.handle_dtls(now, &route, datagram, &mut self.egress),
