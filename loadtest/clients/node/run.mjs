@@ -5,6 +5,7 @@
 // Ends with status 1 if any scenario fails; never skips one.
 import assert from 'node:assert/strict';
 import { dispose } from '@livekit/rtc-node';
+import { withoutUdp } from '../browser/lib/firewall.mjs';
 import { enterNamespace } from '../browser/lib/namespace.mjs';
 import { Proxy } from '../browser/lib/proxy.mjs';
 import { KEY, PORT, Server, WS_URL } from '../browser/lib/server.mjs';
@@ -45,6 +46,16 @@ async function media({ room }) {
   const before = bob.pictures.get('alice').frames;
   await bob.until('frames going on', 5_000, () => bob.pictures.get('alice').frames > before + 30);
   return [alice, bob];
+}
+
+/// The same where UDP is blocked: the native client connects.
+async function tcp(context) {
+  return withoutUdp(async () => {
+    const peers = await media(context);
+    const streams = await context.server.metric('auralink_shard_streams');
+    assert.ok(streams >= 2, `${streams} connections`);
+    return peers;
+  });
 }
 
 async function data({ room }) {
@@ -156,7 +167,7 @@ async function outage({ room }) {
   }
 }
 
-const SCENARIOS = { media, data, streams, rpc, attributes, resume, outage, 'server API': serverApi };
+const SCENARIOS = { media, 'UDP blocked': tcp, data, streams, rpc, attributes, resume, outage, 'server API': serverApi };
 /// A fault of ours fails twice; both accounts are printed.
 const ATTEMPTS = 2;
 

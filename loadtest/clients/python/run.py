@@ -6,7 +6,7 @@
 import asyncio
 
 from server_api import server_api
-from suite import SIZE, Peer, Relay, run
+from suite import SIZE, Peer, Relay, run, without_udp
 
 RELAY_PORT = 7891
 RELAY_URL = f"ws://127.0.0.1:{RELAY_PORT}"
@@ -41,6 +41,14 @@ async def media(room, server):
     before = bob.frames("alice")
     await bob.until("frames going on", 5, lambda: bob.frames("alice") > before + 30)
     return alice, bob
+
+
+async def tcp(room, server):
+    """The same where UDP is blocked: the native client connects."""
+    with without_udp():
+        peers = await media(room, server)
+        assert server.metric("auralink_shard_streams") >= 2, "the server holds connections"
+        return peers
 
 
 async def data(room, server):
@@ -173,4 +181,4 @@ async def outage(room, server):
         relay.close()
 
 
-run("python", [media, data, streams, rpc, attributes, mute, resume, outage, server_api])
+run("python", [media, tcp, data, streams, rpc, attributes, mute, resume, outage, server_api])

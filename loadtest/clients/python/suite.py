@@ -1,6 +1,7 @@
 """What the Python suites stand on: a private network namespace, a server, a TCP relay that can be cut, and participants."""
 
 import asyncio
+import contextlib
 import os
 import subprocess
 import sys
@@ -67,12 +68,26 @@ class Server:
 
     def metric(self, name):
         page = urllib.request.urlopen(f"{HTTP_URL}/metrics").read().decode()
-        return sum(float(line.split()[-1]) for line in page.splitlines() if line.startswith(f"{name} "))
+        return sum(float(line.split()[-1]) for line in page.splitlines() if line.startswith((f"{name} ", f"{name}{{")))
 
     def stop(self):
         self.process.terminate()
         if self.process.wait(timeout=10) != 0:
             raise RuntimeError(f"the server ended with {self.process.returncode}")
+
+
+@contextlib.contextmanager
+def without_udp():
+    """Drops everything by UDP to and from the media ports, in this namespace."""
+    nft = lambda rule: subprocess.run(["/usr/sbin/nft", rule], check=True)
+    nft("add table inet suite")
+    try:
+        nft("add chain inet suite out { type filter hook output priority 0; }")
+        for end in ("sport", "dport"):
+            nft(f"add rule inet suite out udp {end} 7882-7889 drop")
+        yield
+    finally:
+        nft("delete table inet suite")
 
 
 class Relay:
