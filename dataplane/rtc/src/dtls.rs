@@ -4,6 +4,8 @@
 //! last. No cookie exchange: ICE has proven the peer's address before DTLS is listened to. The peer's certificate is compared
 //! with the signalled fingerprint before anything derived from the handshake leaves this module.
 
+mod verify;
+
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -77,6 +79,7 @@ impl Certificate {
             None => Config::builder(),
         };
         let config = builder
+            .with_crypto_provider(verify::provider())
             .mtu(MTU)
             .use_server_cookie(false)
             .flight_start_rto(FLIGHT_RTO)

@@ -2,6 +2,8 @@
 
 import asyncio
 import fractions
+import sys
+import threading
 import time
 
 import av
@@ -75,3 +77,48 @@ class Aiortc:
 
     async def close(self):
         await self.peer.close()
+
+
+class Ffmpeg:
+    """FFmpeg's `whip` muxer: an ECDSA certificate on P-224, H.264 and Opus, no candidates in the offer. It holds the
+    interpreter while it connects, so it has a process of its own, which ends by deleting its resource."""
+
+    async def start(self, url, bearer, flags):
+        arguments = [__file__, url, bearer, flags]
+        pipe = asyncio.subprocess.PIPE
+        self.process = await asyncio.create_subprocess_exec(sys.executable, *arguments, stdin=pipe)
+
+    async def close(self):
+        if self.process.returncode is None:
+            self.process.stdin.close()
+        status = await asyncio.wait_for(self.process.wait(), 15)
+        assert status == 0, f"FFmpeg ended with {status}"
+
+
+def ffmpeg(url, bearer, flags):
+    """Publishes until standard input ends."""
+    rate = 15
+    is_over = threading.Event()
+    threading.Thread(target=lambda: (sys.stdin.read(), is_over.set()), daemon=True).start()
+    options = {"authorization": bearer, "whip_flags": flags}
+    with av.open(url, "w", format="whip", options=options) as output:
+        encoder = {"tune": "zerolatency", "profile": "baseline", "bf": "0"}
+        video = output.add_stream("libx264", rate=rate, options=encoder)
+        (video.width, video.height), video.pix_fmt, video.gop_size = SIZE, "yuv420p", rate
+        audio = output.add_stream("libopus", rate=RATE)
+        audio.layout = "stereo"
+        pixels = picture((200, 30, 30), (30, 30, 200))
+        start, at, shown = time.monotonic(), 0, 0
+        while not is_over.is_set():
+            if shown * RATE <= at * rate:
+                frame = av.VideoFrame.from_ndarray(pixels, format="rgb24").reformat(format="yuv420p")
+                frame.pts, frame.time_base = shown, fractions.Fraction(1, rate)
+                output.mux(video.encode(frame))
+                shown += 1
+            output.mux(audio.encode(tone(440, at)))
+            at += SAMPLES
+            time.sleep(max(0, start + at / RATE - time.monotonic()))
+
+
+if __name__ == "__main__":
+    ffmpeg(*sys.argv[1:])

@@ -12,7 +12,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "python"))
 
-from publishers import Aiortc, picture  # noqa: E402
+from publishers import Aiortc, Ffmpeg, picture  # noqa: E402
 from suite import HTTP_URL, Peer, run, token  # noqa: E402
 
 RED, BLUE = (200, 30, 30), (30, 30, 200)
@@ -84,6 +84,21 @@ async def aiortc(room, server):
     return early, late
 
 
+async def ffmpeg(room, server):
+    """FFmpeg as the DTLS client: seen, heard, and gone when it closes its output."""
+    viewer = await Peer.join("viewer", room)
+    publisher = Ffmpeg()
+    await publisher.start(ENDPOINT, token("camera", room), "dtls_active")
+    try:
+        await check(viewer, "camera")
+        frames = viewer.frames("camera")
+        await viewer.until("the picture going on", 5, lambda: viewer.frames("camera") > frames + 20)
+    finally:
+        await publisher.close()
+    await gone(viewer, "camera")
+    return (viewer,)
+
+
 async def abandoned(room, server):
     """A publisher that ends its connection without deleting its resource is gone at once, and so is the resource."""
     viewer = await Peer.join("viewer", room)
@@ -137,4 +152,4 @@ async def refusals(room, server):
     return (viewer,)
 
 
-run("whip", [aiortc, abandoned, refusals])
+run("whip", [aiortc, ffmpeg, abandoned, refusals])
