@@ -19,14 +19,14 @@ use std::collections::{HashMap, HashSet};
 use std::time::{Duration, Instant};
 
 use auralink_proto::{
-    Candidate, Codec, DataChannels, DtlsRole, Fingerprint, IceCredentials, MediaKind, Mid, RoomId, TrackId,
-    TransportId, TransportSpec,
+    Candidate, Codec, DataChannels, DtlsRole, Fingerprint, IceCredentials, MediaKind, Mid, PeerKeys, RoomId,
+    TrackId, TransportId, TransportSpec,
 };
 
 use codec::{Enabled, Preference};
-use offer::{Offer, OfferError, SECTIONS_MAX, SectionKind};
+use offer::{Offer, OfferError, SECTIONS_MAX, SectionKind, Setup};
 use pace::Pace;
-use slots::{Attached, Role, Section, Ssrcs, bundle_extensions, can_carry};
+use slots::{Role, Section, Ssrcs, bundle_extensions, can_carry};
 
 /// After this long a demand for sections that brought no offer is forgotten, and made again if still needed.
 const DEMAND_PATIENCE: Duration = Duration::from_secs(10);
@@ -48,6 +48,11 @@ pub struct Local {
     pub candidates: Vec<Candidate>,
     /// Codecs negotiated with this client.
     pub codecs: Enabled,
+    /// The keys this client's certificate may have.
+    pub peer_keys: PeerKeys,
+    /// The client cannot be asked for another offer: it signals by HTTP. All it offers to receive on is answered as if media came,
+    /// and tracks come and go there without its knowing.
+    pub offers_once: bool,
 }
 
 /// A track the participant announced, to be recognised in its offers.
@@ -115,6 +120,8 @@ pub struct Negotiator {
     session_id: u64,
     version: u32,
     remote: Option<(IceCredentials, Fingerprint)>,
+    /// Of the one DTLS session there is; the first offer decides.
+    dtls_role: DtlsRole,
     mixes_extensions: bool,
     sections: Vec<Section>,
     publications: Vec<Publication>,
@@ -142,6 +149,7 @@ impl Negotiator {
             local,
             version: 0,
             remote: None,
+            dtls_role: DtlsRole::Server,
             mixes_extensions: false,
             sections: Vec::new(),
             publications: Vec::new(),
@@ -232,6 +240,7 @@ impl Negotiator {
         let mut offer = Offer::parse(sdp)?;
         offer.keep(&self.local.codecs);
         self.check_continuity(&offer)?;
+        self.dtls_role = self.role(offer.setup)?;
         self.last_offer = id;
         self.outstanding = [0; 2];
         self.demanded = None;
@@ -269,6 +278,11 @@ impl Negotiator {
             candidates: &self.local.candidates,
             cname: &self.cname,
             mixes_extensions: self.mixes_extensions,
+            offers_once: self.local.offers_once,
+            setup: match self.dtls_role {
+                DtlsRole::Server => Setup::Passive,
+                DtlsRole::Client => Setup::Active,
+            },
         };
         let sdp = answer::write(&shared, &self.sections);
         let mut mid_to_track_id = HashMap::new();
@@ -283,11 +297,25 @@ impl Negotiator {
 
     /// Brings the shard up to date and asks the client for what is missing. Called after every change.
     pub fn poll(&mut self, now: Instant, out: &mut Vec<Action>) {
+        if self.local.offers_once {
+            self.attach_unasked(out);
+        }
         if self.dirty && self.remote.is_some() {
             self.apply(out);
         }
         self.give_up_unsupported(out);
         self.demand(now, out);
+    }
+
+    /// Who is who in DTLS. A session there is keeps its roles (RFC 8842 §5.5); where we may choose, we serve.
+    fn role(&self, setup: Setup) -> Result<DtlsRole, OfferError> {
+        let is_first = self.remote.is_none();
+        match (setup, self.dtls_role) {
+            (Setup::ActPass, role) if !is_first => Ok(role),
+            (Setup::ActPass | Setup::Active, DtlsRole::Server) => Ok(DtlsRole::Server),
+            (Setup::Passive, role) if is_first || role == DtlsRole::Client => Ok(DtlsRole::Client),
+            _ => Err(OfferError::SetupChanged(setup.as_str())),
+        }
     }
 
     /// JSEP: sections stay in place; only a rejected one may be replaced (RFC 8829 §5.3.1).
@@ -357,26 +385,6 @@ impl Negotiator {
         }
     }
 
-    fn attach_wanted(&mut self, events: &mut Vec<Action>) {
-        for wanted in &self.wanted {
-            let there = |s: &Section| s.attached.as_ref().is_some_and(|a| a.track == wanted.track);
-            if self.sections.iter().any(there) {
-                continue;
-            }
-            let again = |s: &&mut Section| {
-                s.role == Role::Send && s.attached.is_none() && s.answered == Some(wanted.track)
-            };
-            let mut place = self.sections.iter_mut().find(again);
-            if place.is_none() {
-                place = self.sections.iter_mut().find(|s| s.is_free(wanted.kind) && s.carries(wanted));
-            }
-            if let Some(section) = place {
-                section.attached = Some(Attached::new(wanted));
-                events.push(Action::Attached { track: wanted.track, mid: section.offered.mid });
-            }
-        }
-    }
-
     /// Gives up wanted tracks that nothing the client receives on can carry.
     fn give_up_unsupported(&mut self, out: &mut Vec<Action>) {
         let Self { wanted, sections, .. } = self;
@@ -405,7 +413,8 @@ impl Negotiator {
             local_ice: self.local_ice.clone(),
             remote_ice,
             remote_fingerprint,
-            dtls_role: DtlsRole::Server,
+            remote_keys: self.local.peer_keys,
+            dtls_role: self.dtls_role,
             cname: self.cname.clone(),
             receive: receive.collect(),
             send: self.sections.iter().filter_map(Section::send).collect(),
@@ -416,7 +425,7 @@ impl Negotiator {
 
     /// Asks the client for what is missing, or for an answer's worth of news, when it is time.
     fn demand(&mut self, now: Instant, out: &mut Vec<Action>) {
-        if self.remote.is_none() {
+        if self.remote.is_none() || self.local.offers_once {
             return;
         }
         if self.demanded.is_some_and(|at| now.duration_since(at) > DEMAND_PATIENCE) {

@@ -127,7 +127,9 @@ impl Resources {
         let mut resource =
             Resource { id: String::new(), session, offer, negotiation: FIRST_OFFER, resources: self.clone() };
         let answer = match tokio::time::timeout(ANSWER_PATIENCE, resource.answer()).await {
-            Ok(Some(answer)) if purpose == Purpose::Publish || answer.contains("\na=sendonly") => answer,
+            Ok(Some(answer)) if purpose == Purpose::Publish || !answer.mid_to_track_id.is_empty() => {
+                answer.sdp
+            }
             failed => {
                 let error = match failed {
                     Ok(Some(_)) => CreateError::NothingToWatch,
@@ -223,14 +225,14 @@ impl Resource {
         (self.offer, self.negotiation) = (offer, negotiation);
         match tokio::time::timeout(ANSWER_PATIENCE, self.answer()).await {
             Ok(Some(answer)) => {
-                Patched::Restarted { fragment: fragment::of_answer(&answer), etag: self.etag() }
+                Patched::Restarted { fragment: fragment::of_answer(&answer.sdp), etag: self.etag() }
             }
             Ok(None) | Err(_) => Patched::Failed,
         }
     }
 
     /// The answer to the latest offer; `None` when the room has let the participant go instead.
-    async fn answer(&mut self) -> Option<String> {
+    async fn answer(&mut self) -> Option<SessionDescription> {
         loop {
             let Outgoing::Message(message) = self.session.outgoing.recv().await? else { return None };
             match &message.message {
@@ -239,7 +241,7 @@ impl Resource {
                     self.id.clone_from(&participant.sid);
                 }
                 Some(signal_response::Message::Answer(answer)) if answer.id == self.negotiation => {
-                    return Some(answer.sdp.clone());
+                    return Some(answer.clone());
                 }
                 other if is_leave(other.as_ref()) => return None,
                 _ => {}

@@ -219,7 +219,7 @@ mod tests {
             a=mid:3\r\na=sendonly\r\na=ssrc-group:FID 11 12\r\na=ssrc:11 cname:x\r\na=ssrc:12 cname:x\r\n\
             m=audio 9 UDP/TLS/RTP/SAVPF 111\r\na=mid:4\r\na=inactive\r\n";
         let answer = Answer::parse(sdp).unwrap();
-        assert_eq!(answer.candidates, ["10.77.0.1:7882".parse().unwrap()]);
+        assert_eq!(answer.candidates, ["10.77.0.1:7882".parse::<SocketAddr>().unwrap()]);
         assert_eq!((answer.ice.ufrag.as_str(), answer.fingerprint[31]), ("abcd", 0xff));
         let video = Incoming { mid: "3".into(), is_video: true, ssrc: 11, repair_ssrc: Some(12) };
         assert_eq!(answer.incoming, [video]);

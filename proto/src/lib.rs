@@ -16,5 +16,6 @@ pub use event::{CloseReason, Event, Level, TransportStats};
 pub use id::{RoomId, SectionIndex, ShardId, TrackId, TransportId};
 pub use spec::{
     Candidate, DataChannel, DataChannels, DtlsRole, ExtensionId, ExtensionMap, ExtensionUri, Fingerprint,
-    IceCredentials, MediaKind, Mid, PayloadMap, Protocol, ReceiveSection, Rid, SendSection, TransportSpec,
+    IceCredentials, MediaKind, Mid, PayloadMap, PeerKeys, Protocol, ReceiveSection, Rid, SendSection,
+    TransportSpec,
 };

@@ -16,7 +16,17 @@ pub struct IceCredentials {
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Fingerprint(pub [u8; 32]);
 
-/// Which side starts the DTLS handshake. AuraLink answers `setup:passive` and serves (docs/adr/0001).
+/// The keys a peer's certificate may have (docs/adr/0010). An offer does not say.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum PeerKeys {
+    /// ECDSA: browsers and SDKs.
+    #[default]
+    Ecdsa,
+    /// RSA besides, and curves browsers do not use: encoders that publish by WHIP.
+    Any,
+}
+
+/// Which side starts the DTLS handshake. AuraLink answers `setup:passive` and serves where it has the choice (docs/adr/0001).
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum DtlsRole {
     Server,
@@ -228,6 +238,7 @@ pub struct TransportSpec {
     pub local_ice: IceCredentials,
     pub remote_ice: IceCredentials,
     pub remote_fingerprint: Fingerprint,
+    pub remote_keys: PeerKeys,
     pub dtls_role: DtlsRole,
     /// RTCP CNAME of everything sent on this transport (RFC 7022).
     pub cname: String,

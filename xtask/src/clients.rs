@@ -8,11 +8,17 @@ use anyhow::{Context, Result, bail};
 use crate::run;
 
 /// File and Debian package of what the suites need.
-const PACKAGES: [(&str, &str); 4] = [
+const PACKAGES: [(&str, &str); 10] = [
     ("/usr/lib/chromium/chromium", "chromium"),
     ("/usr/bin/firefox-esr", "firefox-esr"),
     ("/sbin/ip", "iproute2"),
     ("/usr/sbin/nft", "nftables"),
+    ("/usr/lib/x86_64-linux-gnu/gstreamer-1.0/libgstopus.so", "gstreamer1.0-plugins-base"),
+    ("/usr/lib/x86_64-linux-gnu/gstreamer-1.0/libgstvpx.so", "gstreamer1.0-plugins-good"),
+    ("/usr/lib/x86_64-linux-gnu/gstreamer-1.0/libgstwebrtc.so", "gstreamer1.0-plugins-bad"),
+    ("/usr/lib/x86_64-linux-gnu/gstreamer-1.0/libgstnice.so", "gstreamer1.0-nice"),
+    ("/usr/lib/python3/dist-packages/gi/overrides/Gst.py", "python3-gst-1.0"),
+    ("/usr/lib/x86_64-linux-gnu/girepository-1.0/GstWebRTC-1.0.typelib", "gir1.2-gst-plugins-bad-1.0"),
 ];
 
 /// A suite, by the folder it is in.

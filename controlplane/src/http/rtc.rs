@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use auralink_livekit::{JoinRequest, participant_info};
+use auralink_proto::PeerKeys;
 use axum::body::Body;
 use axum::extract::{Query, State};
 use axum::http::{HeaderMap, StatusCode};
@@ -155,6 +156,8 @@ pub(super) fn admit_caller(
             add_tracks: request.add_track_requests,
             offer: request.publisher_offer,
             dual,
+            peer_keys: PeerKeys::Ecdsa,
+            offers_once: false,
         },
     })
 }

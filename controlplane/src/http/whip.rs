@@ -2,6 +2,7 @@
 //! LiveKit. The token is the same; what it lets an SDK client do, it lets these.
 
 use auralink_livekit::{ClientInfo, ConnectionSettings, JoinRequest, SessionDescription};
+use auralink_proto::PeerKeys;
 use axum::body::Bytes;
 use axum::extract::{Path, Request, State};
 use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header};
@@ -142,7 +143,9 @@ async fn create(app: &App, purpose: Purpose, headers: &HeaderMap, body: &Bytes) 
         publisher_offer: Some(description),
         ..JoinRequest::default()
     };
-    let admission = rtc::admit_caller(app, caller, request, false, None)?;
+    let mut admission = rtc::admit_caller(app, caller, request, false, None)?;
+    admission.params.peer_keys = PeerKeys::Any;
+    admission.params.offers_once = true;
     let owner = Owner { room: admission.room.clone(), identity: admission.params.identity.clone() };
     let joined = app.rooms.join(&admission.room, admission.params, admission.create.as_ref()).await;
     let session = joined.map_err(Refusal::from)?;

@@ -7,7 +7,7 @@ use auralink_proto::{
 };
 
 use super::codec;
-use super::offer::{OfferedPayload, OfferedSection, SectionKind};
+use super::offer::{OfferedPayload, OfferedSection, SectionKind, Setup};
 use super::slots::{Role, Section};
 
 /// SCTP port and largest message told to clients (RFC 8841 §5, §6).
@@ -21,6 +21,9 @@ pub enum Form {
     Answer,
 }
 
+/// The stream of tracks that are not there yet.
+const LATER: &str = "later";
+
 /// What every section of a description shares.
 #[derive(Clone, Copy, Debug)]
 pub struct Shared<'a> {
@@ -33,6 +36,9 @@ pub struct Shared<'a> {
     pub cname: &'a str,
     /// One- and two-byte header extensions may come on one stream.
     pub mixes_extensions: bool,
+    pub setup: Setup,
+    /// What comes later comes without another answer.
+    pub offers_once: bool,
 }
 
 /// Extensions AuraLink writes towards a client.
@@ -159,8 +165,7 @@ fn transport(shared: &Shared<'_>) -> String {
     line!(text, "a=ice-pwd:{}", shared.ice.pwd);
     let bytes = shared.fingerprint.0.iter();
     text.list("a=fingerprint:sha-256 ", ":", bytes.map(|byte| format!("{byte:02X}")));
-    // An offer has to leave the choice (RFC 8842 §5.2); whoever answers chooses to be the client.
-    line!(text, "a=setup:{}", if shared.form == Form::Offer { "actpass" } else { "passive" });
+    line!(text, "a=setup:{}", shared.setup.as_str());
     text.0
 }
 
@@ -194,6 +199,11 @@ fn body(shared: &Shared<'_>, section: &Section, text: &mut Text) {
             Some(attached) => {
                 line!(text, "a=sendonly");
                 line!(text, "a=msid:{}|{track} {track}", attached.publisher_sid, track = attached.sid);
+                ssrc_lines(shared.cname, section, text);
+            }
+            None if shared.offers_once => {
+                line!(text, "a=sendonly");
+                line!(text, "a=msid:{LATER} {LATER}-{}", offered.mid.as_str());
                 ssrc_lines(shared.cname, section, text);
             }
             None => {

@@ -1,8 +1,8 @@
-//! Which section of an offer carries which announced track.
+//! Which section carries which track: those a client announced, and those it is to receive.
 
 use auralink_proto::{MediaKind, TrackId};
 
-use super::slots::Role;
+use super::slots::{Attached, Role, Section};
 use super::{Action, Negotiator};
 
 impl Negotiator {
@@ -63,5 +63,35 @@ impl Negotiator {
             mid: section.offered.mid,
             layers: section.offered.rids.len().max(1),
         });
+    }
+
+    /// Gives what is wanted the sections that are free, which the client was answered for before.
+    pub(super) fn attach_unasked(&mut self, events: &mut Vec<Action>) {
+        let attached = |s: &Section| s.attached.as_ref().map(|attached| attached.track);
+        self.sections.iter_mut().for_each(|section| section.answered = attached(section));
+        let before = events.len();
+        self.attach_wanted(events);
+        self.dirty |= events.len() > before;
+        self.sections.iter_mut().for_each(|section| section.answered = attached(section));
+    }
+
+    pub(super) fn attach_wanted(&mut self, events: &mut Vec<Action>) {
+        for wanted in &self.wanted {
+            let there = |s: &Section| s.attached.as_ref().is_some_and(|a| a.track == wanted.track);
+            if self.sections.iter().any(there) {
+                continue;
+            }
+            let again = |s: &&mut Section| {
+                s.role == Role::Send && s.attached.is_none() && s.answered == Some(wanted.track)
+            };
+            let mut place = self.sections.iter_mut().find(again);
+            if place.is_none() {
+                place = self.sections.iter_mut().find(|s| s.is_free(wanted.kind) && s.carries(wanted));
+            }
+            if let Some(section) = place {
+                section.attached = Some(Attached::new(wanted));
+                events.push(Action::Attached { track: wanted.track, mid: section.offered.mid });
+            }
+        }
     }
 }

@@ -45,10 +45,39 @@ pub enum OfferError {
     NoIce,
     #[error("offer has no a=fingerprint with sha-256")]
     NoFingerprint,
-    #[error("offer says a=setup:passive, but this side is always passive")]
-    PassiveOffer,
+    #[error("offer has a=setup:{0}: actpass, active or passive is possible")]
+    Setup(String),
+    #[error("offer says a=setup:{0}, but the DTLS session there is has the roles the other way round")]
+    SetupChanged(&'static str),
     #[error("offer changes media section {0} into something else")]
     SectionChanged(usize),
+}
+
+/// Who starts the DTLS handshake, by the side that says it (RFC 8842 §5).
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum Setup {
+    /// The other side may choose. Also what an offer without the attribute means here.
+    #[default]
+    ActPass,
+    /// It does.
+    Active,
+    /// The other side does.
+    Passive,
+}
+
+impl Setup {
+    /// The attribute's value.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::ActPass => "actpass",
+            Self::Active => "active",
+            Self::Passive => "passive",
+        }
+    }
+
+    fn parse(text: &str) -> Option<Self> {
+        [Self::ActPass, Self::Active, Self::Passive].into_iter().find(|setup| setup.as_str() == text.trim())
+    }
 }
 
 /// Which way media flows, from the offerer's side (RFC 8866 §6.7).
@@ -107,6 +136,7 @@ pub struct OfferedSection {
 pub struct Offer {
     pub ice: IceCredentials,
     pub fingerprint: Fingerprint,
+    pub setup: Setup,
     pub sections: Vec<OfferedSection>,
     /// One- and two-byte header extensions may come on one stream (RFC 8285 §6).
     pub mixes_extensions: bool,
@@ -167,9 +197,12 @@ impl Offer {
         let tagged = sections.iter().position(|section| section.usable).unwrap_or(0);
         let tagged = session.medias.get(tagged).map_or(&[][..], |media| &media.attributes);
         let find = |name| value(tagged, name).or_else(|| value(&session.attributes, name));
-        if find("setup").is_some_and(|setup| setup.trim() == "passive") {
-            return Err(OfferError::PassiveOffer);
-        }
+        let setup = match find("setup") {
+            Some(text) => {
+                Setup::parse(text).ok_or_else(|| OfferError::Setup(text.trim().chars().take(16).collect()))?
+            }
+            None => Setup::default(),
+        };
         let ice = IceCredentials {
             ufrag: find("ice-ufrag").unwrap_or_default().trim().to_owned(),
             pwd: find("ice-pwd").unwrap_or_default().trim().to_owned(),
@@ -187,7 +220,7 @@ impl Offer {
             .find_map(parse_fingerprint)
             .ok_or(OfferError::NoFingerprint)?;
         let mixes_extensions = value(&session.attributes, MIXED).is_some();
-        Ok(Self { ice, fingerprint, sections, mixes_extensions })
+        Ok(Self { ice, fingerprint, setup, sections, mixes_extensions })
     }
 }
 

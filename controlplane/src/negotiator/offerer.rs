@@ -14,7 +14,7 @@ use auralink_proto::{
 
 use super::answer::{self, Form};
 use super::catalogue;
-use super::offer::{Direction, Offer, OfferError, OfferedSection, SECTIONS_MAX, SectionKind};
+use super::offer::{Direction, Offer, OfferError, OfferedSection, SECTIONS_MAX, SectionKind, Setup};
 use super::pace::Pace;
 use super::slots::{Attached, Role, Section, Ssrcs, can_carry};
 use super::{Action, Local, Random, Taken, Wanted};
@@ -221,6 +221,9 @@ impl Offerer {
             fingerprint: self.local.fingerprint,
             candidates: &self.local.candidates,
             cname: &self.cname,
+            // An offer has to leave the choice (RFC 8842 §5.2); whoever answers chooses to be the client.
+            setup: Setup::ActPass,
+            offers_once: false,
         };
         let sdp = answer::write(&shared, &self.sections);
         let mut mid_to_track_id = HashMap::new();
@@ -303,6 +306,7 @@ impl Offerer {
             local_ice: self.local_ice.clone(),
             remote_ice,
             remote_fingerprint,
+            remote_keys: self.local.peer_keys,
             dtls_role: DtlsRole::Server,
             cname: self.cname.clone(),
             receive: Vec::new(),

@@ -7,7 +7,7 @@ use std::fmt::Write as _;
 use std::time::{Duration, Instant};
 
 use auralink_proto::{
-    Candidate, Codec, DataChannels, ExtensionUri, Fingerprint, MediaKind, RoomId, ShardId, TrackId,
+    Candidate, Codec, DataChannels, DtlsRole, ExtensionUri, Fingerprint, MediaKind, RoomId, ShardId, TrackId,
     TransportId, TransportSpec,
 };
 use proptest::prelude::*;
@@ -41,6 +41,8 @@ fn local() -> Local {
             Candidate::tcp("10.77.0.1:7881".parse().unwrap()),
         ],
         codecs: Enabled::default(),
+        peer_keys: Default::default(),
+        offers_once: false,
     }
 }
 
@@ -421,7 +423,7 @@ fn hostile_offers_are_refused_by_name_and_change_nothing() {
         (good.replace("a=mid:1\r\n", ""), "media section 1 has no a=mid"),
         (good.replace("a=ice-pwd:0123456789abcdefghijkl", "a=ice-pwd:short"), "ice-pwd"),
         (sha1, "a=fingerprint"),
-        (good.replace("actpass", "passive"), "a=setup:passive"),
+        (good.replace("actpass", "holdconn"), "a=setup:holdconn"),
     ];
     let mut desk = Desk::new();
     for (text, names) in cases {
@@ -434,6 +436,61 @@ fn hostile_offers_are_refused_by_name_and_change_nothing() {
     let fewer =
         desk.negotiator.handle_offer(2, &sdp(&[Line::data()], "abcd"), &mut desk.random, &mut Vec::new());
     assert_eq!(fewer, Err(OfferError::SectionChanged(1)));
+}
+
+#[test]
+fn a_client_that_offers_once_gets_later_tracks_where_it_is_free() {
+    let mut desk = Desk::new();
+    desk.negotiator.local.offers_once = true;
+    desk.negotiator.want(wanted(1, MediaKind::Video));
+    let lines = [Line::receiving(MediaKind::Video), Line::receiving(MediaKind::Video)];
+    let (answer, map, _) = desk.offer(1, &lines);
+    assert_eq!((answer.matches("a=sendonly").count(), map.len()), (2, 1));
+    assert!(answer.contains("a=msid:later later-1\r\n"));
+    let mut passed = |act: &mut dyn FnMut(&mut Negotiator)| {
+        act(&mut desk.negotiator);
+        let actions = desk.poll();
+        assert!(
+            !actions.iter().any(|action| matches!(action, Action::Demand { .. })),
+            "nothing is asked of it"
+        );
+        let specs = actions.into_iter().filter_map(|action| match action {
+            Action::Apply(spec) => Some(spec.send.iter().map(|send| send.track).collect::<Vec<_>>()),
+            _ => None,
+        });
+        specs.collect::<Vec<_>>().pop()
+    };
+    assert_eq!(
+        passed(&mut |n| n.want(wanted(2, MediaKind::Video))),
+        Some(vec![Some(track(1)), Some(track(2))])
+    );
+    assert_eq!(passed(&mut |n| n.want(wanted(3, MediaKind::Video))), None, "there is no section for it");
+    let next = Some(vec![Some(track(3)), Some(track(2))]);
+    assert_eq!(passed(&mut |n| n.unwant(track(1))), next, "until one is free");
+    assert_eq!(passed(&mut |n| n.unwant(track(2))), Some(vec![Some(track(3)), None]));
+}
+
+#[test]
+fn a_passive_client_is_called_and_roles_stay() {
+    let good = sdp(&placeholders(), "abcd");
+    let offer = |desk: &mut Desk, id, setup: &str| {
+        let mut out = Vec::new();
+        let text = good.replace("actpass", setup);
+        desk.negotiator.handle_offer(id, &text, &mut desk.random, &mut out)?;
+        desk.negotiator.handle_applied(id, &mut out);
+        let Some(Action::Answer { sdp, .. }) = out.pop() else { panic!("no answer") };
+        let Some(Action::Apply(spec)) = out.into_iter().next() else { panic!("no specification") };
+        let setup = sdp.lines().find_map(|line| line.strip_prefix("a=setup:")).unwrap().to_owned();
+        Ok((setup, spec.dtls_role))
+    };
+    let mut desk = Desk::new();
+    assert_eq!(offer(&mut desk, 1, "passive"), Ok(("active".into(), DtlsRole::Client)));
+    assert_eq!(offer(&mut desk, 2, "actpass"), Ok(("active".into(), DtlsRole::Client)));
+    assert_eq!(offer(&mut desk, 3, "active"), Err(OfferError::SetupChanged("active")));
+    let mut desk = Desk::new();
+    assert_eq!(offer(&mut desk, 1, "active"), Ok(("passive".into(), DtlsRole::Server)));
+    assert_eq!(offer(&mut desk, 2, "passive"), Err(OfferError::SetupChanged("passive")));
+    assert_eq!(offer(&mut desk, 3, "actpass"), Ok(("passive".into(), DtlsRole::Server)));
 }
 
 proptest! {

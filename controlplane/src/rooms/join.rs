@@ -172,6 +172,8 @@ impl Room {
             fingerprint: turn.mint.fingerprint(),
             candidates: self.candidates_for(&join.identity, turn.mint.candidates(transport.shard())),
             codecs: codecs_for(&self.params.codecs, &join.client),
+            peer_keys: join.peer_keys,
+            offers_once: join.offers_once,
         }
     }
 

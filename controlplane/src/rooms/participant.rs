@@ -7,7 +7,7 @@ use auralink_livekit::{
     AddTrackRequest, ClientInfo, ConnectionSettings, ParticipantInfo, ParticipantPermission,
     SessionDescription, SubscriptionPermission, SyncState, UpdateTrackSettings, participant_info,
 };
-use auralink_proto::{Mid, TrackId, TransportId};
+use auralink_proto::{Mid, PeerKeys, TrackId, TransportId};
 
 use super::backlog::Backlog;
 use super::data_track::DataTrack;
@@ -39,6 +39,10 @@ pub struct JoinParams {
     pub offer: Option<SessionDescription>,
     /// It receives on a peer connection of its own, which the server offers.
     pub dual: bool,
+    /// The keys its certificate may have.
+    pub peer_keys: PeerKeys,
+    /// It cannot be asked for another offer.
+    pub offers_once: bool,
 }
 
 /// What a client says that comes back to its participant after its signalling broke.

@@ -1,33 +1,27 @@
-//! DTLS 1.2 (RFC 6347) with DTLS-SRTP (RFC 5764), both roles, over the `dimpl` crate.
+//! DTLS 1.2 (RFC 6347) with DTLS-SRTP (RFC 5764), both roles.
 //!
 //! Version 1.2 on purpose: there the server picks AEAD_AES_GCM; under 1.3 the client's order counts, and browsers list GCM
 //! last. No cookie exchange: ICE has proven the peer's address before DTLS is listened to. The peer's certificate is compared
 //! with the signalled fingerprint before anything derived from the handshake leaves this module.
+//!
+//! Two libraries, for no one takes every peer (docs/adr/0010): [`ecdsa`] for browsers and SDKs, [`any`] for encoders with RSA.
 
-mod verify;
+mod any;
+mod ecdsa;
+mod intake;
+mod p224;
 
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use aws_lc_rs::digest;
-use dimpl::crypto::Dtls12CipherSuite;
-use dimpl::{Config, Dtls, DtlsCertificate, KeyingMaterial, Output, SrtpProfile};
 
 use crate::srtp::{Profile, Side};
 
 /// Largest handshake datagram we send.
 const MTU: usize = 1_150;
-const FLIGHT_RTO: Duration = Duration::from_millis(150);
-/// Doubling from [`FLIGHT_RTO`], these outlast the handshake's own time-out.
-const FLIGHT_RETRIES: usize = 8;
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(30);
-/// Records a peer may have in flight out of order.
-const QUEUE_RX: usize = 64;
-const QUEUE_TX: usize = 32;
 /// Scratch space that is enough for every output but a long certificate or record.
 pub(crate) const OUTPUT_LEN: usize = 2_048;
-/// A record's plaintext is at most 2^14 bytes (RFC 5246 §6.2.1); larger certificates are refused.
-const OUTPUT_LEN_MAX: usize = 20_000;
 
 /// Our role in the handshake.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -47,11 +41,21 @@ impl From<DtlsRole> for Side {
     }
 }
 
+/// The keys a peer's certificate may have.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum PeerKeys {
+    /// ECDSA on P-256 or P-384: browsers, SDKs.
+    #[default]
+    Ecdsa,
+    /// RSA and P-224 besides: GStreamer, FFmpeg.
+    Any,
+}
+
 /// A node's certificate with its key, made once and lent to every peer.
 #[derive(Clone, Debug)]
 pub struct Certificate {
-    certificate: DtlsCertificate,
-    config: Arc<Config>,
+    ecdsa: ecdsa::Identity,
+    any: any::Identity,
 }
 
 /// The crypto library made no certificate.
@@ -72,33 +76,14 @@ impl Certificate {
     }
 
     fn build(seed: Option<u64>) -> Result<Self, CertificateError> {
-        let certificate =
-            dimpl::certificate::generate_self_signed_certificate().map_err(|_| CertificateError)?;
-        let builder = match seed {
-            Some(seed) => Config::builder().dangerously_set_rng_seed(seed),
-            None => Config::builder(),
-        };
-        let config = builder
-            .with_crypto_provider(verify::provider())
-            .mtu(MTU)
-            .use_server_cookie(false)
-            .flight_start_rto(FLIGHT_RTO)
-            .flight_retries(FLIGHT_RETRIES)
-            .handshake_timeout(HANDSHAKE_TIMEOUT)
-            .max_queue_rx(QUEUE_RX)
-            .max_queue_tx(QUEUE_TX)
-            .dtls12_cipher_suites(&[
-                Dtls12CipherSuite::ECDHE_ECDSA_AES128_GCM_SHA256,
-                Dtls12CipherSuite::ECDHE_ECDSA_AES256_GCM_SHA384,
-            ])
-            .build()
-            .map_err(|_| CertificateError)?;
-        Ok(Self { certificate, config: Arc::new(config) })
+        let ecdsa = ecdsa::Identity::generate(seed)?;
+        let any = any::Identity::new(ecdsa.der(), ecdsa.key())?;
+        Ok(Self { ecdsa, any })
     }
 
     /// SHA-256 over the DER form, what `a=fingerprint` says (RFC 8122).
     pub fn fingerprint(&self) -> [u8; 32] {
-        sha256(&self.certificate.certificate)
+        sha256(self.ecdsa.der())
     }
 }
 
@@ -116,10 +101,11 @@ pub enum DtlsError {
 /// What a session wants done, in order. The datagram and data lie in the caller's scratch space.
 pub(crate) enum DtlsOutput<'a> {
     Datagram(&'a [u8]),
-    /// The handshake is over and the peer is who it should be. Comes once, before any data.
+    /// The handshake is over and the peer is who it should be. Comes once, before any data. `material` is what the exporter
+    /// gave (RFC 5764 §4.2).
     Connected {
         profile: Profile,
-        material: KeyingMaterial,
+        material: Box<[u8]>,
     },
     Data(&'a [u8]),
     /// The peer said good-bye.
@@ -128,25 +114,32 @@ pub(crate) enum DtlsOutput<'a> {
     Again,
     /// Ask again with this many bytes of scratch space.
     NeedsRoom(usize),
-    /// Nothing more now; call `handle_timeout` at this time.
-    Idle(Instant),
+    /// Nothing more now; call `handle_timeout` at this time, if there is one.
+    Idle(Option<Instant>),
 }
 
 /// One peer's session.
-pub(crate) struct DtlsSession {
-    dtls: Dtls,
-    remote_fingerprint: [u8; 32],
-    is_peer_verified: bool,
-    is_handshake_over: bool,
-    is_released: bool,
-    keys: Option<(Profile, KeyingMaterial)>,
+pub(crate) enum DtlsSession {
+    Ecdsa(Box<ecdsa::Session>),
+    Any(Box<any::Session>),
+}
+
+/// Hands a call to the session there is.
+macro_rules! session {
+    ($held:expr, $session:ident => $call:expr) => {
+        match $held {
+            DtlsSession::Ecdsa($session) => $call,
+            DtlsSession::Any($session) => $call,
+        }
+    };
 }
 
 impl std::fmt::Debug for DtlsSession {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("DtlsSession")
-            .field("is_peer_verified", &self.is_peer_verified)
-            .finish_non_exhaustive()
+        f.write_str(match self {
+            Self::Ecdsa(_) => "DtlsSession::Ecdsa",
+            Self::Any(_) => "DtlsSession::Any",
+        })
     }
 }
 
@@ -154,100 +147,50 @@ impl DtlsSession {
     pub(crate) fn new(
         now: Instant,
         role: DtlsRole,
+        keys: PeerKeys,
         certificate: &Certificate,
         remote_fingerprint: [u8; 32],
     ) -> Self {
-        let mut dtls = Dtls::new_12(Arc::clone(&certificate.config), certificate.certificate.clone(), now);
-        dtls.set_active(role == DtlsRole::Client);
-        Self {
-            dtls,
-            remote_fingerprint,
-            is_peer_verified: false,
-            is_handshake_over: false,
-            is_released: false,
-            keys: None,
+        match keys {
+            PeerKeys::Ecdsa => {
+                let session = ecdsa::Session::new(now, role, &certificate.ecdsa, remote_fingerprint);
+                Self::Ecdsa(Box::new(session))
+            }
+            PeerKeys::Any => {
+                Self::Any(Box::new(any::Session::new(role, &certificate.any, remote_fingerprint)))
+            }
         }
     }
 
     /// Takes one datagram. Damaged and stray ones are passed over inside; every error ends the session.
     pub(crate) fn handle_datagram(&mut self, now: Instant, datagram: &[u8]) -> Result<(), DtlsError> {
-        self.handle_timeout(now)?;
-        self.dtls.handle_packet(datagram).map_err(protocol_error)
+        session!(self, session => session.handle_datagram(now, datagram))
     }
 
     /// Moves time; for a client the first call starts the handshake.
     pub(crate) fn handle_timeout(&mut self, now: Instant) -> Result<(), DtlsError> {
-        self.dtls.handle_timeout(now).map_err(protocol_error)
+        session!(self, session => session.handle_timeout(now))
     }
 
     /// Sends application data: one SCTP packet, one record.
-    pub(crate) fn send(&mut self, data: &[u8]) -> Result<(), DtlsError> {
-        self.dtls.send_application_data(data).map(drop).map_err(protocol_error)
+    pub(crate) fn send(&mut self, now: Instant, data: &[u8]) -> Result<(), DtlsError> {
+        match self {
+            Self::Ecdsa(session) => session.send(data),
+            Self::Any(session) => session.send(now, data),
+        }
     }
 
     /// Queues close_notify, if there is a session to close.
-    pub(crate) fn close(&mut self) {
-        if let Err(error) = self.dtls.close() {
-            tracing::debug!(%error, "DTLS close");
+    pub(crate) fn close(&mut self, now: Instant) {
+        match self {
+            Self::Ecdsa(session) => session.close(),
+            Self::Any(session) => session.close(now),
         }
     }
 
     /// Takes the next output, written to `scratch`. To be called until [`DtlsOutput::Idle`] after each other call.
     pub(crate) fn poll<'a>(&mut self, scratch: &'a mut [u8]) -> Result<DtlsOutput<'a>, DtlsError> {
-        Ok(match self.dtls.poll_output(scratch) {
-            Output::Packet(datagram) => DtlsOutput::Datagram(datagram),
-            Output::BufferTooSmall { needed } if needed <= OUTPUT_LEN_MAX => DtlsOutput::NeedsRoom(needed),
-            Output::BufferTooSmall { .. } => return Err(DtlsError::Protocol),
-            Output::PeerCert(der) => {
-                if sha256(der) != self.remote_fingerprint {
-                    return Err(DtlsError::Fingerprint);
-                }
-                self.is_peer_verified = true;
-                DtlsOutput::Again
-            }
-            Output::KeyingMaterial(material, profile) => {
-                self.keys = Some((srtp_profile(profile).ok_or(DtlsError::Profile)?, material));
-                self.release()?
-            }
-            Output::Connected => {
-                self.is_handshake_over = true;
-                self.release()?
-            }
-            Output::ApplicationData(data) if self.is_released => DtlsOutput::Data(data),
-            Output::CloseNotify => DtlsOutput::Closed,
-            Output::Timeout(_) if self.is_handshake_over && !self.is_released => {
-                return Err(DtlsError::Profile);
-            }
-            Output::Timeout(at) => DtlsOutput::Idle(at),
-            _ => DtlsOutput::Again,
-        })
-    }
-
-    /// Lets the keys out once the handshake is over; never before the certificate was found to be the right one.
-    fn release(&mut self) -> Result<DtlsOutput<'static>, DtlsError> {
-        if !self.is_handshake_over {
-            return Ok(DtlsOutput::Again);
-        }
-        let Some((profile, material)) = self.keys.take() else { return Ok(DtlsOutput::Again) };
-        if !self.is_peer_verified {
-            return Err(DtlsError::Fingerprint);
-        }
-        self.is_released = true;
-        Ok(DtlsOutput::Connected { profile, material })
-    }
-}
-
-fn protocol_error(error: dimpl::Error) -> DtlsError {
-    tracing::debug!(%error, "DTLS session failed");
-    DtlsError::Protocol
-}
-
-fn srtp_profile(profile: SrtpProfile) -> Option<Profile> {
-    match profile {
-        SrtpProfile::AEAD_AES_256_GCM => Some(Profile::AeadAes256Gcm),
-        SrtpProfile::AEAD_AES_128_GCM => Some(Profile::AeadAes128Gcm),
-        SrtpProfile::AES128_CM_SHA1_80 => Some(Profile::Aes128CmSha1_80),
-        _ => None,
+        session!(self, session => session.poll(scratch))
     }
 }
 

@@ -14,7 +14,7 @@ use bytes::Bytes;
 
 pub use event::{PeerClose, PeerConfigError, PeerError, PeerEvent};
 
-use crate::dtls::{Certificate, DtlsError, DtlsOutput, DtlsRole, DtlsSession, OUTPUT_LEN};
+use crate::dtls::{Certificate, DtlsError, DtlsOutput, DtlsRole, DtlsSession, OUTPUT_LEN, PeerKeys};
 use crate::egress::Egress;
 use crate::ice::{Controlling, Ice, IceCredentials, IceEvent, IceMode, Lite};
 use crate::sctp::{ChannelError, Reliability, Sctp, SctpDrops};
@@ -32,6 +32,8 @@ pub struct PeerConfig {
     pub remote_ice: Option<IceCredentials>,
     /// SHA-256 of the peer's certificate.
     pub remote_fingerprint: [u8; 32],
+    /// The keys its certificate may have.
+    pub remote_keys: PeerKeys,
     pub role: DtlsRole,
     pub ice: IceMode,
     /// The address the socket is bound to. A controlling agent needs it.
@@ -55,7 +57,7 @@ enum State {
 #[derive(Debug)]
 pub struct Peer {
     ice: Ice,
-    dtls: Box<DtlsSession>,
+    dtls: DtlsSession,
     sctp: Option<Box<Sctp>>,
     srtp: Option<Box<(SrtpSeal, SrtpOpen)>>,
     role: DtlsRole,
@@ -96,9 +98,10 @@ impl Peer {
             ice.set_remote(remote);
         }
         config.remote_candidates.iter().for_each(|candidate| ice.add_remote_candidate(*candidate));
+        let (role, keys) = (config.role, config.remote_keys);
         Ok(Self {
             ice,
-            dtls: Box::new(DtlsSession::new(now, config.role, certificate, config.remote_fingerprint)),
+            dtls: DtlsSession::new(now, role, keys, certificate, config.remote_fingerprint),
             sctp: config.data.then(|| Box::new(Sctp::new(config.role))),
             srtp: None,
             role: config.role,
@@ -265,7 +268,7 @@ impl Peer {
         egress: &mut Egress,
     ) -> Result<(), PeerError> {
         self.check_open()?;
-        let sent = self.dtls.send(packet);
+        let sent = self.dtls.send(now, packet);
         sent.and_then(|()| self.drain(now, egress)).map_err(|error| self.fail(error))
     }
 
@@ -320,7 +323,7 @@ impl Peer {
         if self.state == State::Closed {
             return;
         }
-        self.dtls.close();
+        self.dtls.close(now);
         if let Err(error) = self.drain(now, egress) {
             tracing::debug!(%error, "closing");
         }
@@ -394,9 +397,9 @@ impl Peer {
                 DtlsOutput::Again => {}
                 DtlsOutput::NeedsRoom(needed) => long.resize(needed, 0),
                 DtlsOutput::Idle(at) => {
-                    self.dtls_timeout = Some(at);
+                    self.dtls_timeout = at;
                     let Some(packet) = self.next_packet(now, &mut packets, egress) else { return Ok(()) };
-                    self.dtls.send(&packet)?;
+                    self.dtls.send(now, &packet)?;
                 }
             }
         }

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use auralink_codecs::dependency::DependencyDescriptor;
 use auralink_proto::{Codec, TrackId, TransportId};
 use auralink_rtc::classify::{Kind, classify};
-use auralink_rtc::dtls::{Certificate, DtlsRole};
+use auralink_rtc::dtls::{Certificate, DtlsRole, PeerKeys};
 use auralink_rtc::egress::Egress;
 use auralink_rtc::ice::{CONSENT_TIMEOUT, IceCredentials, IceMode};
 use auralink_rtc::peer::{Peer, PeerClose, PeerConfig, PeerEvent};
@@ -74,6 +74,7 @@ impl Client {
             local_ice: invitation.own_ice,
             remote_ice: Some(invitation.server_ice),
             remote_fingerprint: invitation.server_fingerprint,
+            remote_keys: PeerKeys::Ecdsa,
             role: DtlsRole::Client,
             ice: IceMode::Controlling,
             local_address: Some(address),
@@ -223,6 +224,11 @@ impl Client {
         let mut sealed = vec![0; compound.len() + seal.overhead_rtcp()];
         seal.seal_rtcp(compound, &mut sealed).ok()?;
         Some(sealed)
+    }
+
+    /// A packet on its repair stream, with the client's own keys and any payload.
+    pub fn seal_repair(&mut self, payload: &[u8]) -> Option<Vec<u8>> {
+        self.publisher.seal_repair(payload, self.peer.srtp_seal()?)
     }
 
     fn send_feedback(&mut self, now: Instant) {

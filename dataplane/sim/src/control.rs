@@ -2,7 +2,7 @@
 
 use auralink_proto::{
     DataChannels, DtlsRole, ExtensionMap, ExtensionUri, Fingerprint, IceCredentials, MediaKind, Mid,
-    ReceiveSection, Rid, RoomId, SendSection, TrackId, TransportId, TransportSpec,
+    PeerKeys, ReceiveSection, Rid, RoomId, SendSection, TrackId, TransportId, TransportSpec,
 };
 
 use crate::numbers::Numbers;
@@ -100,6 +100,7 @@ pub fn spec(room: RoomId, seats: &[Option<Member>], seat: usize) -> Option<Trans
         local_ice: member.local_ice.clone(),
         remote_ice: member.remote_ice.clone(),
         remote_fingerprint: Fingerprint(member.remote_fingerprint),
+        remote_keys: PeerKeys::Ecdsa,
         dtls_role: DtlsRole::Server,
         cname: format!("client{}", member.index),
         send: send.collect(),

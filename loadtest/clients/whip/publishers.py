@@ -5,6 +5,7 @@ import fractions
 import sys
 import threading
 import time
+from pathlib import Path
 
 import av
 import numpy
@@ -79,28 +80,40 @@ class Aiortc:
         await self.peer.close()
 
 
-class Ffmpeg:
-    """FFmpeg's `whip` muxer: an ECDSA certificate on P-224, H.264 and Opus, no candidates in the offer. It holds the
-    interpreter while it connects, so it has a process of its own, which ends by deleting its resource."""
+class Process:
+    """A publisher in a process of its own, which ends by deleting its resource when its standard input ends."""
 
-    async def start(self, url, bearer, flags):
-        arguments = [__file__, url, bearer, flags]
+    def __init__(self, *command):
+        self.command = command
+
+    async def start(self, url, bearer):
         pipe = asyncio.subprocess.PIPE
-        self.process = await asyncio.create_subprocess_exec(sys.executable, *arguments, stdin=pipe)
+        self.process = await asyncio.create_subprocess_exec(*self.command, url, bearer, stdin=pipe)
 
     async def close(self):
         if self.process.returncode is None:
             self.process.stdin.close()
         status = await asyncio.wait_for(self.process.wait(), 15)
-        assert status == 0, f"FFmpeg ended with {status}"
+        assert status == 0, f"{self.command} ended with {status}"
 
 
-def ffmpeg(url, bearer, flags):
+def ffmpeg_process(flags):
+    """FFmpeg's `whip` muxer: an ECDSA certificate on P-224, H.264 and Opus, no candidates in the offer; the passive role unless
+    `flags` says otherwise. It holds the interpreter while it connects."""
+    return Process(sys.executable, __file__, flags)
+
+
+def gstreamer_process():
+    """GStreamer, by the distribution's Python, which has its bindings."""
+    return Process("/usr/bin/python3", str(Path(__file__).with_name("gstreamer.py")))
+
+
+def ffmpeg(flags, url, bearer):
     """Publishes until standard input ends."""
     rate = 15
     is_over = threading.Event()
     threading.Thread(target=lambda: (sys.stdin.read(), is_over.set()), daemon=True).start()
-    options = {"authorization": bearer, "whip_flags": flags}
+    options = {"authorization": bearer} | ({"whip_flags": flags} if flags else {})
     with av.open(url, "w", format="whip", options=options) as output:
         encoder = {"tune": "zerolatency", "profile": "baseline", "bf": "0"}
         video = output.add_stream("libx264", rate=rate, options=encoder)

@@ -12,7 +12,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "python"))
 
-from publishers import Aiortc, Ffmpeg, picture  # noqa: E402
+from publishers import Aiortc, ffmpeg_process, gstreamer_process, picture  # noqa: E402
 from suite import HTTP_URL, Peer, run, token  # noqa: E402
 
 RED, BLUE = (200, 30, 30), (30, 30, 200)
@@ -84,11 +84,10 @@ async def aiortc(room, server):
     return early, late
 
 
-async def ffmpeg(room, server):
-    """FFmpeg as the DTLS client: seen, heard, and gone when it closes its output."""
+async def process(publisher, room):
+    """A publisher in a process of its own: seen, heard, and gone when it ends."""
     viewer = await Peer.join("viewer", room)
-    publisher = Ffmpeg()
-    await publisher.start(ENDPOINT, token("camera", room), "dtls_active")
+    await publisher.start(ENDPOINT, token("camera", room))
     try:
         await check(viewer, "camera")
         frames = viewer.frames("camera")
@@ -97,6 +96,21 @@ async def ffmpeg(room, server):
         await publisher.close()
     await gone(viewer, "camera")
     return (viewer,)
+
+
+async def ffmpeg(room, server):
+    """FFmpeg as it is: the DTLS server, with a certificate on P-224."""
+    return await process(ffmpeg_process(""), room)
+
+
+async def ffmpeg_active(room, server):
+    """FFmpeg as the DTLS client."""
+    return await process(ffmpeg_process("dtls_active"), room)
+
+
+async def gstreamer(room, server):
+    """GStreamer, with an RSA certificate."""
+    return await process(gstreamer_process(), room)
 
 
 async def abandoned(room, server):
@@ -152,4 +166,4 @@ async def refusals(room, server):
     return (viewer,)
 
 
-run("whip", [aiortc, ffmpeg, abandoned, refusals])
+run("whip", [aiortc, ffmpeg, ffmpeg_active, gstreamer, abandoned, refusals])

@@ -13,7 +13,7 @@ use auralink_livekit::{
     AddTrackRequest, ClientInfo, ConnectionSettings, JoinRequest, SessionDescription, SimulcastCodec,
     TrackSource, TrackType, VideoLayer,
 };
-use auralink_rtc::dtls::DtlsRole;
+use auralink_rtc::dtls::{DtlsRole, PeerKeys};
 use auralink_rtc::egress::Egress;
 use auralink_rtc::ice::{CONSENT_TIMEOUT, IceCredentials, IceMode};
 use auralink_rtc::peer::{Peer, PeerConfig};
@@ -57,6 +57,7 @@ impl Client {
             local_ice: offer.ice.clone(),
             remote_ice: Some(answer.ice.clone()),
             remote_fingerprint: answer.fingerprint,
+            remote_keys: PeerKeys::Ecdsa,
             role: DtlsRole::Client,
             ice: IceMode::Controlling,
             local_address: Some(local),

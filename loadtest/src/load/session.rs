@@ -14,7 +14,7 @@ use auralink_livekit::{
     ClientInfo, ConnectionSettings, DisconnectReason, JoinRequest, LeaveRequest, Ping, SessionDescription,
 };
 use auralink_ring::client::monotonic_ns;
-use auralink_rtc::dtls::{Certificate, DtlsRole};
+use auralink_rtc::dtls::{Certificate, DtlsRole, PeerKeys};
 use auralink_rtc::ice::{CONSENT_TIMEOUT, IceCredentials, IceMode};
 use auralink_rtc::peer::{Peer, PeerConfig};
 use tokio::sync::watch;
@@ -249,6 +249,7 @@ fn connect(answer: &Answer, offer: &Offer, certificate: &Certificate) -> Result<
         local_ice: offer.ice.clone(),
         remote_ice: Some(answer.ice.clone()),
         remote_fingerprint: answer.fingerprint,
+        remote_keys: PeerKeys::Ecdsa,
         role: DtlsRole::Client,
         ice: IceMode::Controlling,
         local_address: Some(socket.local_addr().context("socket without address")?),

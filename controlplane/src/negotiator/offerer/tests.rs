@@ -50,6 +50,8 @@ impl Desk {
             room: RoomId::new(ShardId(0), 5),
             fingerprint: Fingerprint([0xAB; 32]),
             codecs: Default::default(),
+            peer_keys: Default::default(),
+            offers_once: false,
             candidates: vec![Candidate::udp("10.77.0.1:7882".parse().unwrap())],
         };
         let offerer = Offerer::new(local, at_once, &mut random);

@@ -3,8 +3,8 @@
 use std::time::Instant;
 
 use auralink_proto::{
-    CloseReason, Command, DataChannels, DtlsRole, Event, Intent, MediaKind, Mid, ReceiveSection, SendSection,
-    TrackId, TransportId, TransportSpec,
+    CloseReason, Command, DataChannels, DtlsRole, Event, Intent, MediaKind, Mid, PeerKeys, ReceiveSection,
+    SendSection, TrackId, TransportId, TransportSpec,
 };
 use auralink_rtc::dtls;
 use auralink_rtc::ice::{CONSENT_TIMEOUT, IceCredentials, IceMode};
@@ -92,6 +92,10 @@ impl Shard {
             local_ice: credentials(&spec.local_ice),
             remote_ice: Some(credentials(&spec.remote_ice)),
             remote_fingerprint: spec.remote_fingerprint.0,
+            remote_keys: match spec.remote_keys {
+                PeerKeys::Ecdsa => dtls::PeerKeys::Ecdsa,
+                PeerKeys::Any => dtls::PeerKeys::Any,
+            },
             role: match spec.dtls_role {
                 DtlsRole::Server => dtls::DtlsRole::Server,
                 DtlsRole::Client => dtls::DtlsRole::Client,

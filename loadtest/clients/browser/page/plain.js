@@ -34,18 +34,25 @@ window.plain = {
     state.pc = new RTCPeerConnection();
     const stream = new MediaStream();
     state.pc.ontrack = ({ track }) => stream.addTrack(track);
-    for (const kind of ['audio', 'video']) state.pc.addTransceiver(kind, { direction: 'recvonly' });
+    // One section of each kind more than there are tracks.
+    for (const kind of ['audio', 'video', 'audio', 'video']) state.pc.addTransceiver(kind, { direction: 'recvonly' });
     const element = document.createElement('video');
     Object.assign(element, { srcObject: stream, autoplay: true, width: 320 });
     document.body.append(element);
     return connect(url, token);
   },
 
+  /// Frames decoded of each video section.
+  async frames() {
+    const reports = [...(await state.pc.getStats()).values()];
+    return reports.filter(({ type, kind }) => type === 'inbound-rtp' && kind === 'video').map(({ mid, framesDecoded = 0 }) => [mid, framesDecoded]);
+  },
+
   /// One stream of each kind and direction; of several layers the sum of what was encoded.
   async stats() {
     const found = { layers: 0 };
     for (const report of (await state.pc.getStats()).values()) {
-      if (report.type === 'inbound-rtp') {
+      if (report.type === 'inbound-rtp' && report.packetsReceived > 0 && !found[report.kind]) {
         found[report.kind] = { frames: report.framesDecoded, height: report.frameHeight, freezes: report.freezeCount, samples: report.totalSamplesReceived, energy: report.totalAudioEnergy };
       }
       if (report.type === 'outbound-rtp' && report.kind === 'video' && report.framesEncoded > 0) found.layers++;

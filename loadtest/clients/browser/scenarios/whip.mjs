@@ -41,6 +41,10 @@ async function broadcast({ one, two, room }) {
   const { video } = await viewer.plain('stats');
   await eventually('frames after both restarts', 10_000, () => viewer.plain('decodes', video.frames + 60));
 
+  await bob.call('setCamera', true, { width: 320, height: 180, frameRate: 15 });
+  const decoding = async () => (await viewer.plain('frames')).filter(([, frames]) => frames > 20).length;
+  await eventually('a second picture that came later', 15_000, async () => (await decoding()) === 2);
+
   assert.equal(await viewer.plain('end'), 200);
   assert.equal(await camera.plain('end'), 200);
   await bob.until('the end of the camera', 5_000, 'lacks', 'camera', 'camera');

@@ -7,7 +7,7 @@ use proptest::prelude::*;
 
 use super::world::*;
 use crate::classify::{Kind, classify};
-use crate::dtls::{Certificate, DtlsError};
+use crate::dtls::{Certificate, DtlsError, PeerKeys};
 use crate::peer::{PeerClose, PeerError, PeerEvent};
 use crate::rtp::RtpHeader;
 use crate::sctp::{ChannelError, Reliability};
@@ -34,6 +34,49 @@ fn two_peers_connect_with_gcm_in_few_round_trips() {
             .server()
             .has(|event| matches!(event, PeerEvent::Validated(route) if route.remote == client_address()))
     );
+}
+
+/// Either DTLS library on either side.
+const KEYS: [[PeerKeys; 2]; 4] = [
+    [PeerKeys::Ecdsa, PeerKeys::Ecdsa],
+    [PeerKeys::Ecdsa, PeerKeys::Any],
+    [PeerKeys::Any, PeerKeys::Ecdsa],
+    [PeerKeys::Any, PeerKeys::Any],
+];
+
+#[test]
+fn either_library_connects_in_either_role_over_a_bad_wire() {
+    for keys in KEYS {
+        for seed in 0..6 {
+            let mut world = World::with_keys(seed, keys);
+            (world.loss, world.twice, world.jitter_ms) = (10, 10, 20);
+            let now = world.now;
+            world.client().peer.open_channel(now, "_reliable", true, Reliability::Reliable).unwrap();
+            world.connect();
+            for from in 0..2 {
+                let stream = world.nodes[from].peer.srtp_seal().unwrap().stream(77).unwrap();
+                for i in 0..50 {
+                    world.send_media(from, stream, 77, SeqNo(SeqNo::first(1).0 + i), &[i as u8; 200]);
+                }
+            }
+            world.run_until("channel and media", Duration::from_secs(20), |nodes| {
+                nodes.iter().all(|node| node.channel("_reliable").is_some() && node.media.len() > 25)
+            });
+            for node in &mut world.nodes {
+                let open = node.peer.srtp_open().unwrap();
+                let (mut out, datagram) = ([0; 1_500], &node.media[0]);
+                let header = RtpHeader::parse(datagram).unwrap();
+                assert!(open.open_rtp(&header, datagram, &mut out).is_ok(), "{keys:?}");
+            }
+            world.loss = 0;
+            let now = world.now;
+            let node = world.client();
+            node.peer.close(now, &mut node.egress);
+            world.run_until("good-bye", Duration::from_secs(2), |nodes| {
+                nodes[0].has(|event| *event == PeerEvent::Closed(PeerClose::PeerClosed))
+            });
+        }
+    }
 }
 
 #[test]
@@ -175,10 +218,11 @@ fn a_peer_that_vanishes_is_closed_when_its_consent_runs_out() {
 
 #[test]
 fn a_wrong_fingerprint_never_yields_keys() {
-    for wrong in 0..2 {
+    for (keys, wrong) in KEYS.into_iter().flat_map(|keys| [(keys, 0), (keys, 1)]) {
         let (ours, theirs) = (Certificate::generate().unwrap(), Certificate::generate().unwrap());
         let mut server = server_config(theirs.fingerprint());
         let mut client = client_config(ours.fingerprint());
+        [server.remote_keys, client.remote_keys] = keys;
         [&mut server, &mut client][wrong].remote_fingerprint[31] ^= 1;
         let mut world = World::with(6, server, client, ours, theirs);
         world.run_for(Duration::from_secs(45));
@@ -343,7 +387,12 @@ fn a_client_hello_of_browser_size_is_answered() {
 
 #[test]
 fn a_flood_of_fragments_costs_the_flooder_only() {
-    let mut world = World::new(12);
+    flood(PeerKeys::Ecdsa);
+    flood(PeerKeys::Any);
+}
+
+fn flood(keys: PeerKeys) {
+    let mut world = World::with_keys(12, [keys, PeerKeys::Ecdsa]);
     let hello = take_client_hello(&mut world);
     let now = world.now;
     for i in 0..5_000u32 {
@@ -435,8 +484,9 @@ proptest! {
             (20u8..64, 0u8..2, any::<u8>(), proptest::collection::vec(any::<u8>(), 0..80)), 1..20
         ),
         is_early in any::<bool>(),
+        keys in prop_oneof![Just(PeerKeys::Ecdsa), Just(PeerKeys::Any)],
     ) {
-        let mut world = World::new(16);
+        let mut world = World::with_keys(16, [keys, PeerKeys::Ecdsa]);
         if is_early {
             take_client_hello(&mut world);
         } else {

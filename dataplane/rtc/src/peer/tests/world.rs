@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use crate::classify::{Kind, classify};
-use crate::dtls::{Certificate, DtlsRole};
+use crate::dtls::{Certificate, DtlsRole, PeerKeys};
 use crate::egress::Egress;
 use crate::ice::{CONSENT_TIMEOUT, IceCredentials, IceMode};
 use crate::peer::{Peer, PeerConfig, PeerError, PeerEvent};
@@ -114,6 +114,7 @@ pub(super) fn server_config(fingerprint: [u8; 32]) -> PeerConfig {
         local_ice: credentials("server"),
         remote_ice: Some(credentials("client")),
         remote_fingerprint: fingerprint,
+        remote_keys: PeerKeys::Ecdsa,
         role: DtlsRole::Server,
         ice: IceMode::Lite,
         local_address: None,
@@ -137,8 +138,16 @@ pub(super) fn client_config(fingerprint: [u8; 32]) -> PeerConfig {
 
 impl World {
     pub(super) fn new(seed: u64) -> Self {
+        Self::with_keys(seed, [PeerKeys::Ecdsa; 2])
+    }
+
+    /// What server and client take as the other's key: which of the two DTLS libraries each has.
+    pub(super) fn with_keys(seed: u64, keys: [PeerKeys; 2]) -> Self {
         let (ours, theirs) = (Certificate::generate().unwrap(), Certificate::generate().unwrap());
-        Self::with(seed, server_config(theirs.fingerprint()), client_config(ours.fingerprint()), ours, theirs)
+        let mut server = server_config(theirs.fingerprint());
+        let mut client = client_config(ours.fingerprint());
+        [server.remote_keys, client.remote_keys] = keys;
+        Self::with(seed, server, client, ours, theirs)
     }
 
     pub(super) fn with(
