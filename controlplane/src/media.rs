@@ -275,6 +275,7 @@ fn shard_page(reports: &Reports) -> String {
     family("lane_packets_received_total", "counter", |r| r.stats.lane_received);
     family("lane_packets_lost_total", "counter", |r| r.stats.lane_lost);
     family("datagrams_steered_total", "counter", |r| r.stats.steered);
+    family("packets_unaccounted_total", "counter", |r| r.stats.unaccounted);
     family("syscalls_total", "counter", |r| r.ring.syscalls);
     family("messages_received_total", "counter", |r| r.ring.messages_received);
     family("shard_panics_total", "counter", |r| r.stats.panics);

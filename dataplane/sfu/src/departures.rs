@@ -3,7 +3,8 @@
 
 use std::time::Instant;
 
-/// Numbers remembered; a power of two that divides 2^16.
+/// Numbers remembered at first, and at most: powers of two that divide 2^16.
+const DEPARTURES_MIN: u16 = 256;
 const DEPARTURES_MAX: u16 = 1_024;
 const WORDS: usize = DEPARTURES_MAX as usize / 64;
 
@@ -18,8 +19,11 @@ pub struct Delivery {
 #[derive(Debug)]
 pub struct Departures {
     origin: Instant,
-    /// Microseconds since `origin`, wrapping after 71 minutes.
+    /// Microseconds since `origin`, wrapping after 71 minutes. As many as two fifths of a second need ([`Self::fit`]): feedback
+    /// comes a few times a second and a round trip later.
     sent_us: Box<[u32]>,
+    /// Packets that left since the last [`Self::fit`].
+    left: u32,
     received: [u64; WORDS],
     lost: [u64; WORDS],
     /// The number after the last one that left, and how many before it are remembered.
@@ -32,7 +36,8 @@ impl Departures {
     pub fn new(now: Instant) -> Self {
         Self {
             origin: now,
-            sent_us: vec![0; usize::from(DEPARTURES_MAX)].into_boxed_slice(),
+            sent_us: vec![0; usize::from(DEPARTURES_MIN)].into_boxed_slice(),
+            left: 0,
             received: [0; WORDS],
             lost: [0; WORDS],
             next: 0,
@@ -44,17 +49,33 @@ impl Departures {
     /// `count` packets from number `first` on went to the kernel at `now`. Numbers leave in order.
     pub fn on_flushed(&mut self, now: Instant, first: u16, count: u16) {
         let now_us = self.micros(now);
+        let mask = self.sent_us.len() - 1;
+        self.left += u32::from(count);
         if first != self.next {
             self.remembered = 0;
         }
         for number in (0..count).map(|offset| first.wrapping_add(offset)) {
             let (word, bit) = place(number);
-            self.sent_us[usize::from(number % DEPARTURES_MAX)] = now_us;
+            self.sent_us[usize::from(number) & mask] = now_us;
             self.received[word] &= !bit;
             self.lost[word] &= !bit;
         }
         self.next = first.wrapping_add(count);
-        self.remembered = self.remembered.saturating_add(count).min(DEPARTURES_MAX);
+        self.remembered = self.remembered.saturating_add(count).min(self.sent_us.len() as u16);
+    }
+
+    /// Once a second, away from the packet path: makes room for what leaves.
+    pub fn fit(&mut self) {
+        let wanted = (std::mem::take(&mut self.left) as usize * 2 / 5).next_power_of_two();
+        let (len, wanted) = (self.sent_us.len(), wanted.min(usize::from(DEPARTURES_MAX)));
+        if wanted <= len {
+            return;
+        }
+        let mut roomier = vec![0; wanted].into_boxed_slice();
+        for number in (1..=self.remembered).map(|age| self.next.wrapping_sub(age)) {
+            roomier[usize::from(number) & (wanted - 1)] = self.sent_us[usize::from(number) & (len - 1)];
+        }
+        self.sent_us = roomier;
     }
 
     /// The receiver says of `number` whether it arrived; returns when it left, in microseconds on the clock of
@@ -78,7 +99,7 @@ impl Departures {
             self.lost[word] |= bit;
             self.delivery.lost += 1;
         }
-        Some(self.sent_us[usize::from(number % DEPARTURES_MAX)])
+        Some(self.sent_us[usize::from(number) & (self.sent_us.len() - 1)])
     }
 
     pub fn delivery(&self) -> Delivery {
@@ -117,12 +138,37 @@ mod tests {
     }
 
     #[test]
+    fn a_second_of_many_packets_makes_room_and_forgets_nothing() {
+        let start = Instant::now();
+        let mut departures = Departures::new(start);
+        let at = |ms| start + Duration::from_millis(ms);
+        for step in 0..30_u16 {
+            departures.on_flushed(at(u64::from(step)), step * 60, 60);
+        }
+        departures.fit();
+        for step in 30..40_u16 {
+            departures.on_flushed(at(u64::from(step)), step * 60, 60);
+        }
+        // What was remembered before there was room, and what left since.
+        assert_eq!(departures.on_feedback(30 * 60 - DEPARTURES_MIN - 1, true), None);
+        for number in 30 * 60 - DEPARTURES_MIN..40 * 60 {
+            assert_eq!(
+                departures.on_feedback(number, true),
+                Some(u32::from(number / 60) * 1_000),
+                "{number}"
+            );
+        }
+        departures.fit();
+        assert_eq!(departures.sent_us.len(), 1_024, "room stays");
+    }
+
+    #[test]
     fn old_numbers_are_forgotten_and_the_clock_may_wrap() {
         let start = Instant::now();
         let mut departures = Departures::new(start);
         departures.on_flushed(start, 0, 1);
         let late = start + Duration::from_secs(72 * 60);
-        departures.on_flushed(late, 1, DEPARTURES_MAX);
+        departures.on_flushed(late, 1, DEPARTURES_MIN);
         assert_eq!(departures.on_feedback(0, true), None);
         let left = departures.on_feedback(1, true).unwrap();
         assert_eq!(departures.micros(late + Duration::from_millis(7)).wrapping_sub(left), 7_000);

@@ -5,6 +5,7 @@
 //! [`shard::Shard::egress`].
 #![forbid(unsafe_code)]
 
+mod account;
 pub mod backlog;
 pub mod config;
 pub mod departures;

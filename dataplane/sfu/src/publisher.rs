@@ -124,6 +124,8 @@ pub struct Track {
     pub layers: Vec<Layer>,
     /// Packets that arrived since the last egress, in order of arrival.
     pub pending: Vec<(u8, SeqNo)>,
+    /// Packets that were ever pending: what each line has to account for.
+    pub offered: u64,
     /// Whether what is pending goes out with the next egress.
     pub released: bool,
     pub hold: Hold,
@@ -144,6 +146,7 @@ impl Track {
             formats: Formats::default(),
             layers: Vec::with_capacity(LAYERS_MAX),
             pending: Vec::with_capacity(PENDING_MAX),
+            offered: 0,
             released: false,
             hold: Hold::default(),
             followers: Vec::new(),
@@ -195,6 +198,7 @@ impl Track {
             state.wish.want();
         }
         self.pending.push((layer, packet.seq));
+        self.offered += 1;
         (gap, !was_live)
     }
 

@@ -248,7 +248,13 @@ impl Shard {
         let Some(transport) = self.transports.get_mut(slot) else { return true };
         let Transport { peer, lines, dirty, next_twcc, stats, .. } = &mut **transport;
         let (Some(route), Some(seal)) = (peer.route(), peer.srtp_seal()) else {
-            *dirty = Default::default();
+            // Its client is not there yet, or no longer.
+            while let Some(index) = dirty.first() {
+                let line = lines.get_mut(usize::from(index));
+                let held = line.and_then(|line| Some((self.tracks.get(line.track?)?, line)));
+                held.into_iter().for_each(|(track, line)| line.miss(track));
+                dirty.remove(index);
+            }
             transport.is_dirty = false;
             return true;
         };
@@ -262,7 +268,10 @@ impl Shard {
                         Some((packet, payload)) => line.forward(track, layer, packet, payload, &mut sink),
                         // A backlog has gaps: what is missing there is still being asked for.
                         None if is_backlog => Forwarded::Filtered,
-                        None => Forwarded::Dropped(DropReason::HistoryGone),
+                        None => {
+                            line.counters.dropped += 1;
+                            Forwarded::Dropped(DropReason::HistoryGone)
+                        }
                     };
                     match forwarded {
                         Forwarded::Full => return false,
@@ -274,7 +283,7 @@ impl Shard {
                         }
                     }
                     if is_backlog {
-                        line.advance_backlog();
+                        line.advance_backlog(held.is_some());
                     } else {
                         line.cursor += 1;
                     }

@@ -142,6 +142,8 @@ pub struct ShardStats {
     pub lane_lost: u64,
     /// Datagrams that landed on this shard but belong to another.
     pub steered: u64,
+    /// Packets that a line was offered and neither sent, filtered nor dropped, or did twice: a bug if not zero.
+    pub unaccounted: u64,
     /// Calls that panicked and cost a peer.
     pub panics: u64,
 }
@@ -159,6 +161,7 @@ impl Default for ShardStats {
             lane_received: 0,
             lane_lost: 0,
             steered: 0,
+            unaccounted: 0,
             panics: 0,
         }
     }

@@ -9,6 +9,7 @@ use auralink_rtc::rtp::RtpFields;
 use auralink_rtc::srtp::{SealStream, SrtpSeal};
 use auralink_rtc::units::{Route, SeqNo};
 
+use crate::account::Account;
 use crate::formats::{Formats, Mapped, Outline, Redundant};
 use crate::header::HeaderTemplate;
 use crate::history::Packet;
@@ -77,14 +78,18 @@ pub struct Line {
     /// How many of the track's pending packets this line has dealt with in this egress.
     pub(crate) cursor: usize,
     pub counters: LineCounters,
+    pub(crate) account: Account,
 }
 
 /// Counters of one line, for sender reports and statistics.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct LineCounters {
-    pub packets: u32,
+    pub packets: u64,
     pub octets: u32,
+    /// Left out on purpose: of another layer, not wanted, or before the client was there.
     pub filtered: u64,
+    /// Dropped, under a name the shard counts.
+    pub dropped: u64,
     pub resent: u64,
 }
 
@@ -115,6 +120,7 @@ impl Line {
             backlog: None,
             cursor: 0,
             counters: LineCounters::default(),
+            account: Account::default(),
         };
         line.update(section);
         line
@@ -169,6 +175,7 @@ impl Line {
         self.target = None;
         self.backlog = None;
         self.cursor = 0;
+        self.account.open();
         self.rewriter.forget_sources();
     }
 
@@ -214,12 +221,16 @@ impl Line {
         payload: &[u8],
         sink: &mut Sink<'_>,
     ) -> Forwarded {
-        let Some(stream) = self.stream else { return Forwarded::Dropped(DropReason::NoKeys) };
+        let Some(stream) = self.stream else {
+            self.counters.dropped += 1;
+            return Forwarded::Dropped(DropReason::NoKeys);
+        };
         if !self.admits(track, layer, packet) {
             self.counters.filtered += 1;
             return Forwarded::Filtered;
         }
         let Some(map) = self.mapped(packet.format) else {
+            self.counters.dropped += 1;
             return Forwarded::Dropped(DropReason::CodecUnsupported);
         };
         let body = self.body(track, layer, packet, payload, map);
@@ -246,8 +257,10 @@ impl Line {
         let result = self.write(&fields, packet, &rewritten, &body, seal, sink);
         if result == Forwarded::Sent {
             let octets = body.payload.len() as u32 - u32::from(packet.padding);
-            self.counters.packets = self.counters.packets.wrapping_add(1);
+            self.counters.packets += 1;
             self.counters.octets = self.counters.octets.wrapping_add(octets);
+        } else if matches!(result, Forwarded::Dropped(_)) {
+            self.counters.dropped += 1;
         }
         result
     }
@@ -339,8 +352,11 @@ impl Line {
         Some((layer?, next))
     }
 
-    /// Goes on to the next packet of the backlog.
-    pub fn advance_backlog(&mut self) {
+    /// Goes on to the next packet of the backlog. `had`: the last one was there.
+    pub fn advance_backlog(&mut self, had: bool) {
+        if had {
+            self.account.repeat();
+        }
         if let Some((next, _)) = &mut self.backlog {
             next.0 += 1;
         }

@@ -164,6 +164,18 @@ impl Publisher {
         }
     }
 
+    /// A packet on the repair stream of the highest layer with this payload, whatever it is.
+    pub fn seal_repair(&mut self, payload: &[u8], seal: &mut SrtpSeal) -> Option<Vec<u8>> {
+        let index = self.streams.len() - 1;
+        let stream = &mut self.streams[index];
+        let (identity, fields, _) = stream.kept.back().cloned()?;
+        let seq = stream.repair_seq;
+        stream.repair_seq.0 += 1;
+        let pt = self.numbers.repair_of(fields.pt)?;
+        let fields = RtpFields { pt, ssrc: stream.repair_ssrc, seq: seq.wire(), ..fields };
+        self.seal(index, &identity, true, (seq, &fields), payload, seal)
+    }
+
     pub fn on_keyframe_request(&mut self, ssrc: u32) {
         self.keyframe_requests += 1;
         if self.deaf {

@@ -166,6 +166,10 @@ impl World {
         self.outcome.switches = self.checker.switches;
         self.outcome.lane_packets = self.places.iter().map(|place| place.shard.stats().lane_received).sum();
         for stats in self.places.iter().map(|place| place.shard.stats()) {
+            if stats.unaccounted > 0 {
+                let text = format!("{} packets have no outcome, or two", stats.unaccounted);
+                self.outcome.violations.push(text);
+            }
             for reason in DropReason::ALL.into_iter().filter(|reason| stats.dropped(*reason) > 0) {
                 *self.outcome.drops.entry(reason.as_str()).or_default() += stats.dropped(reason);
             }

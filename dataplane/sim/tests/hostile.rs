@@ -181,6 +181,23 @@ fn malformed_rtcp_inside_a_members_own_session() {
 }
 
 #[test]
+fn authentic_repair_packets_that_repair_nothing() {
+    let mut len = 0;
+    unharmed(
+        |world| {
+            let Some(client) = world.client(0) else { return };
+            let (address, shard) = (client.address, usize::from(client.transport.shard().0));
+            // Without a whole number of an original.
+            len = (len + 1) % 2;
+            if let Some(sealed) = client.seal_repair(&[7][..len]) {
+                world.inject(shard, address, &sealed);
+            }
+        },
+        &["rtx_unused"],
+    );
+}
+
+#[test]
 fn a_client_that_vanishes_is_missed_and_the_others_go_on() {
     let scenario = Scenario { duration: Duration::from_secs(60), seats: 3, ..Scenario::calm(12, 2) };
     let mut gone = false;

@@ -124,8 +124,21 @@ impl Shard {
         }
     }
 
+    /// Each packet that its track offered a line since the last report went somewhere; memory follows the rate.
+    fn review(&mut self, slot: u32) {
+        let Some(transport) = self.transports.get_mut(slot) else { return };
+        transport.departures.fit();
+        for line in &mut transport.lines {
+            let Some(track) = line.track.and_then(|track| self.tracks.get(track)) else { continue };
+            if track.pending.is_empty() {
+                self.stats.unaccounted += line.audit(track);
+            }
+        }
+    }
+
     /// Sender reports of every line that is sending, and one receiver report.
     fn send_reports(&mut self, now: Instant, slot: u32, out: &mut Output<'_>) {
+        self.review(slot);
         let mut line_index = 0;
         let mut blocks_written = false;
         loop {
@@ -150,7 +163,7 @@ impl Shard {
                     ssrc: line.ssrc,
                     ntp: NtpTime(ntp),
                     rtp_time,
-                    packets: counters.packets,
+                    packets: counters.packets as u32,
                     octets: counters.octets,
                 };
                 let _ = writer.sender_report(&info, &[]) && writer.sdes_cname(line.ssrc, &transport.cname);
