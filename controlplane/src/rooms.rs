@@ -3,6 +3,7 @@
 pub mod actor;
 pub mod admin;
 pub mod backlog;
+pub mod backup;
 mod connection;
 mod data;
 pub mod data_track;

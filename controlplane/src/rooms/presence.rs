@@ -50,7 +50,7 @@ impl Room {
         for participant in self.participants.values().filter(|p| p.signal_closed.is_none()) {
             let received = |publisher: &&super::participant::Participant| {
                 publisher.key == participant.key
-                    || publisher.tracks.iter().any(|t| participant.mid_of(t.id).is_some())
+                    || publisher.tracks.iter().any(|t| t.ids().any(|id| participant.mid_of(id).is_some()))
             };
             let updates = self
                 .participants

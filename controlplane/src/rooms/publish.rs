@@ -74,10 +74,16 @@ impl Room {
 
     /// A client announces a track.
     pub(super) fn add_track(&mut self, key: ParticipantKey, request: AddTrackRequest, turn: &mut Turn<'_>) {
+        if !request.sid.is_empty() {
+            if let Err(reason) = self.add_backup(key, &request, turn) {
+                refuse_track(key, request, reason, turn);
+            }
+            return;
+        }
         let tracks_max = self.params.limit.tracks_max;
         let Some(participant) = self.participants.get_mut(&key) else { return };
         let pending = participant.tracks.iter().filter(|track| !track.live).count();
-        let refusal = if media_kind(&request).is_none() || !request.sid.is_empty() {
+        let refusal = if media_kind(&request).is_none() {
             Some(Reason::UnsupportedType)
         } else if !participant.grant.may_publish_source(request.source()) {
             Some(Reason::NotAllowed)
@@ -93,13 +99,7 @@ impl Room {
             None
         };
         let (Some(kind), None) = (media_kind(&request), refusal) else {
-            let response = RequestResponse {
-                request_id: 0,
-                reason: refusal.unwrap_or(Reason::UnsupportedType).into(),
-                message: String::new(),
-                request: Some(request_response::Request::AddTrack(request)),
-            };
-            turn.signal(key, signal_response::Message::RequestResponse(response));
+            refuse_track(key, request, refusal.unwrap_or(Reason::UnsupportedType), turn);
             return;
         };
         let sid = turn.mint.sid(&sid_prefix(kind, request.source()));
@@ -123,6 +123,7 @@ impl Room {
             subscribed: false,
             level_eighths: 0,
             demand: Default::default(),
+            backup: Default::default(),
         };
         participant.tracks.push(track);
         turn.out.push(Output::RouteTrack(id, true));
@@ -132,8 +133,15 @@ impl Room {
 
     /// First media of a track: from now on others see it and may receive it.
     pub(super) fn track_live(&mut self, id: TrackId, codec: Codec, turn: &mut Turn<'_>) {
-        let key = self.participants.values().find(|p| p.tracks.iter().any(|t| t.id == id)).map(|p| p.key);
-        let Some(key) = key else { return };
+        let Some((key, is_backup)) =
+            self.find_track(id).map(|(publisher, track)| (publisher.key, track.id != id))
+        else {
+            return;
+        };
+        if is_backup {
+            self.backup_live(key, id, codec);
+            return;
+        }
         let participant = self.participants.get_mut(&key);
         let Some(track) = participant.and_then(|p| p.tracks.iter_mut().find(|t| t.id == id && !t.live))
         else {
@@ -166,7 +174,7 @@ impl Room {
         }
         track.info.muted = request.muted;
         let (id, live) = (track.id, track.live);
-        participant.negotiator.mute(id, request.muted);
+        track.ids().for_each(|id| participant.negotiator.mute(id, request.muted));
         self.demands_changed.insert(id);
         self.touched.insert(key);
         if live {
@@ -212,16 +220,19 @@ impl Room {
     /// The client stopped sending a track: it is unpublished.
     pub(super) fn drop_track(&mut self, key: ParticipantKey, id: TrackId, turn: &mut Turn<'_>) {
         let Some(participant) = self.participants.get_mut(&key) else { return };
-        let Some(index) = participant.tracks.iter().position(|track| track.id == id) else { return };
+        let Some(index) = participant.tracks.iter().position(|track| track.id == id) else {
+            self.drop_backup(key, id, turn);
+            return;
+        };
         let track = participant.tracks.remove(index);
-        participant.negotiator.unpublish(id);
+        track.ids().for_each(|id| participant.negotiator.unpublish(id));
         let publisher = participant.info();
         if track.live {
             self.notice(Happened::Unpublished(publisher, track.info.clone()), turn);
         }
-        turn.out.push(Output::RouteTrack(id, false));
+        turn.out.extend(track.ids().map(|id| Output::RouteTrack(id, false)));
         for other in self.participants.values_mut() {
-            other.unwant(id);
+            track.ids().for_each(|id| other.unwant(id));
             other.subscriptions.remove(&track.info.sid);
             other.track_settings.remove(&track.info.sid);
             self.touched.insert(other.key);
@@ -243,7 +254,7 @@ impl Room {
         turn.out.push(Output::Command(transport.shard(), Command::SetIntent { transport, mid, intent }));
         let publisher = publisher.key;
         let participant = self.participants.get_mut(&publisher);
-        if let Some(track) = participant.and_then(|p| p.tracks.iter_mut().find(|t| t.id == id))
+        if let Some(track) = participant.and_then(|p| p.tracks.iter_mut().find(|t| t.is(id)))
             && !track.subscribed
         {
             track.subscribed = true;
@@ -251,4 +262,15 @@ impl Room {
             turn.signal(publisher, signal_response::Message::TrackSubscribed(told));
         }
     }
+}
+
+/// An announced track that cannot be.
+fn refuse_track(key: ParticipantKey, request: AddTrackRequest, reason: Reason, turn: &mut Turn<'_>) {
+    let response = RequestResponse {
+        request_id: 0,
+        reason: reason.into(),
+        message: String::new(),
+        request: Some(request_response::Request::AddTrack(request)),
+    };
+    turn.signal(key, signal_response::Message::RequestResponse(response));
 }

@@ -263,13 +263,14 @@ impl Room {
         self.admin.rpcs.handle_left(key);
         for track in &participant.tracks {
             for other in self.participants.values_mut() {
-                other.unwant(track.id);
+                track.ids().for_each(|id| other.unwant(id));
                 other.subscriptions.remove(&track.info.sid);
                 other.track_settings.remove(&track.info.sid);
                 self.touched.insert(other.key);
             }
-            turn.out.push(Output::RouteTrack(track.id, false));
+            turn.out.extend(track.ids().map(|id| Output::RouteTrack(id, false)));
         }
+        self.forget_lacking(key);
         for track in std::mem::take(&mut participant.data_tracks) {
             self.forget_data_track(&track.info.sid);
         }
@@ -434,19 +435,24 @@ impl Room {
 
     fn track_bound(&mut self, key: ParticipantKey, track: TrackId, mid: Mid, layers: usize) {
         let participant = self.participants.get_mut(&key);
-        let Some(track) = participant.and_then(|p| p.tracks.iter_mut().find(|t| t.id == track)) else {
+        let Some(held) = participant.and_then(|p| p.tracks.iter_mut().find(|t| t.is(track))) else {
             return;
         };
-        track.layers = layers;
-        mid.as_str().clone_into(&mut track.info.mid);
-        for codec in &mut track.info.codecs {
+        if held.id != track {
+            // The backup's own entry is the one behind the first.
+            held.info.codecs.iter_mut().skip(1).for_each(|codec| mid.as_str().clone_into(&mut codec.mid));
+            return;
+        }
+        held.layers = layers;
+        mid.as_str().clone_into(&mut held.info.mid);
+        for codec in &mut held.info.codecs {
             mid.as_str().clone_into(&mut codec.mid);
         }
     }
 
     /// A track by its identifier, with its publisher.
     pub(super) fn find_track(&self, id: TrackId) -> Option<(&Participant, &super::track::Track)> {
-        self.participants.values().find_map(|p| p.tracks.iter().find(|t| t.id == id).map(|t| (p, t)))
+        self.participants.values().find_map(|p| p.tracks.iter().find(|t| t.is(id)).map(|t| (p, t)))
     }
 
     /// A track by its public identifier, with its publisher.

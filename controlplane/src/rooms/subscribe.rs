@@ -18,10 +18,13 @@ const KEPT_MAX: usize = 4_096;
 
 impl Room {
     /// Brings one subscriber's wish for one track in line with rules and wishes.
-    fn reconcile(&mut self, subscriber: ParticipantKey, id: TrackId) {
+    pub(super) fn reconcile(&mut self, subscriber: ParticipantKey, id: TrackId) {
         let Some((publisher, track)) = self.find_track(id) else { return };
         let Some(receiver) = self.participants.get(&subscriber) else { return };
-        let Some(codec) = track.codec else { return };
+        if track.codec.is_none() {
+            return;
+        }
+        let followed = track.encoding_for(subscriber);
         let wants = publisher.key != subscriber
             && track.live
             && receiver.wishes(&track.info.sid)
@@ -31,27 +34,30 @@ impl Room {
                 &receiver.identity,
                 &track.info.sid,
             );
-        let wanted = Wanted {
-            track: id,
+        let wanted = followed.filter(|_| wants).map(|(track_id, codec)| Wanted {
+            track: track_id,
             kind: track.kind,
             codec,
             encrypted: track.is_encrypted(),
             sid: track.info.sid.clone(),
             publisher_sid: publisher.sid.clone(),
-        };
+        });
+        let (id, ids) = (track.id, track.ids());
         if let Some(receiver) = self.participants.get_mut(&subscriber) {
-            if wants {
-                receiver.want(wanted);
-            } else {
-                receiver.unwant(id);
-            }
+            let kept = wanted.as_ref().map(|wanted| wanted.track);
+            ids.filter(|id| Some(*id) != kept).for_each(|id| receiver.unwant(id));
+            wanted.into_iter().for_each(|wanted| receiver.want(wanted));
             self.touched.insert(subscriber);
         }
         self.demand_changed(id);
     }
 
-    /// The client has no codec for a track it would have received: it is told, and may not expect media.
-    pub(super) fn track_unsupported(&self, key: ParticipantKey, id: TrackId, turn: &mut Turn<'_>) {
+    /// The client has no codec for a track it would have received: it waits for a backup codec where
+    /// there may be one, else it is told, and may not expect media.
+    pub(super) fn track_unsupported(&mut self, key: ParticipantKey, id: TrackId, turn: &mut Turn<'_>) {
+        if self.falls_back(key, id) {
+            return;
+        }
         let Some((_, track)) = self.find_track(id) else { return };
         tracing::debug!(room = %self.params.name, track = %track.info.sid, "a subscriber lacks the codec");
         let err = SubscriptionError::SeCodecUnsupported.into();
@@ -110,7 +116,7 @@ impl Room {
             self.demand_changed(id);
             let Some(participant) = self.participants.get(&key) else { return };
             let Some((_, track)) = self.find_track(id) else { continue };
-            let Some(mid) = participant.mid_of(track.id) else { continue };
+            let Some(mid) = track.ids().find_map(|id| participant.mid_of(id)) else { continue };
             let intent = intent(
                 &track.info,
                 participant.track_settings.get(sid),

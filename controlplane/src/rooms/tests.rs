@@ -31,6 +31,7 @@ use crate::negotiator::Random;
 use crate::negotiator::codec::Enabled;
 use crate::telemetry::Telemetry;
 
+mod backup;
 mod coming_back;
 mod data_tracks;
 mod dynacast;

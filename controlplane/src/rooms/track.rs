@@ -12,6 +12,7 @@ use crate::negotiator::codec::{Preference, encoding};
 /// Layers told of one track.
 const LAYERS_MAX: usize = 8;
 
+use super::backup::Backup;
 use super::dynacast::Demand;
 
 /// A track as its room knows it.
@@ -31,6 +32,8 @@ pub struct Track {
     /// Last level told to clients, in eighths.
     pub level_eighths: u8,
     pub demand: Demand,
+    /// The same once more, for those who cannot decode the first.
+    pub backup: Backup,
 }
 
 impl Track {

@@ -40,9 +40,21 @@ async function reports(identity, source) {
   return stats ? [...stats.values()] : [];
 }
 
+/// The page offers to receive video in anything but this codec, as if the browser lacked it.
+function lack(codec) {
+  const { createOffer } = RTCPeerConnection.prototype;
+  const others = RTCRtpReceiver.getCapabilities('video').codecs.filter(({ mimeType }) => mimeType.toLowerCase() !== `video/${codec}`);
+  RTCPeerConnection.prototype.createOffer = function (...given) {
+    const receiving = this.getTransceivers().filter(({ receiver, direction }) => receiver.track.kind === 'video' && direction === 'recvonly');
+    receiving.forEach((transceiver) => transceiver.setCodecPreferences(others));
+    return createOffer.apply(this, given);
+  };
+}
+
 window.suite = {
   async join(url, token, options) {
-    const { camera = true, microphone = true, publish = {}, secret = null, resolution = { width: 1280, height: 720, frameRate: 30 }, ...roomOptions } = options;
+    const { camera = true, microphone = true, publish = {}, secret = null, without = null, resolution = { width: 1280, height: 720, frameRate: 30 }, ...roomOptions } = options;
+    if (without) lack(without);
     if (secret) {
       const keyProvider = new ExternalE2EEKeyProvider();
       roomOptions.e2ee = { keyProvider, worker: new Worker('/e2ee-worker.js') };
@@ -130,6 +142,13 @@ window.suite = {
   sendsLayers: async (count) => {
     const outbound = (await reports(null, 'camera')).filter((report) => report.type === 'outbound-rtp');
     return outbound.filter((report) => report.frameHeight && report.framesPerSecond > 5).length === count;
+  },
+  /// Codecs of the video that is being sent at the moment.
+  async sends(codecs) {
+    const all = [...(await state.room.engine.pcManager.publisher.getStats()).values()];
+    const sent = all.filter((report) => report.type === 'outbound-rtp' && report.kind === 'video' && report.framesPerSecond > 0);
+    const names = sent.map(({ codecId }) => all.find((report) => report.id === codecId)?.mimeType.toLowerCase());
+    return [...new Set(names)].sort().join() === codecs;
   },
   decodesMore: async (identity, source, frames) => {
     const inbound = await window.suite.inbound(identity, source);

@@ -91,6 +91,27 @@ async function redundant({ one, two, room }) {
   return `${samples} samples, ${concealed} concealed`;
 }
 
+/// Bob cannot decode what alice sends, and gets her backup codec, which she sends for as long as he is there.
+async function backup({ one, two, room }) {
+  const publish = { videoCodec: 'vp9', backupCodec: { codec: 'vp8' } };
+  const alice = await Participant.join(one, 'alice', room, { room: { ...SILENT, dynacast: true, publish } });
+  await alice.call('setCamera', true, CAMERA);
+  const carol = await Participant.join(two, 'carol', room, { room: SILENT });
+  await carol.until('the first frame', 15_000, 'firstFrame', 'alice', 'camera');
+  await alice.until('VP9 alone', 5_000, 'sends', 'video/vp9');
+  const bob = await Participant.join(two, 'bob', room, { room: { ...SILENT, without: 'vp9' } });
+  const first = await bob.until('the first frame', 20_000, 'firstFrame', 'alice', 'camera');
+  await bob.until('VP8 on the wire', 5_000, 'isCodec', 'alice', 'camera', 'video/vp8');
+  await alice.until('both codecs', 5_000, 'sends', 'video/vp8,video/vp9');
+  const frames = [await watch(bob, WATCHED), await watch(carol, WATCHED)];
+  assert.ok(await carol.call('isCodec', 'alice', 'camera', 'video/vp9'), 'carol keeps what she can decode');
+  await bob.leave();
+  await alice.until('VP9 alone', 20_000, 'sends', 'video/vp9');
+  await alice.leave();
+  await carol.leave();
+  return `bob's first after ${Math.round(first)} ms; ${frames} frames in ${WATCHED} s each`;
+}
+
 const RUN = { only: ['default', 'two shards'] };
 
 export const codecs = [
@@ -99,4 +120,5 @@ export const codecs = [
   { name: 'codec av1, one layer', run: (context) => video(context, 'av1', { scalabilityMode: 'L1T1' }), ...RUN },
   { name: 'layers of h264', run: (context) => layers(context, 'h264'), ...RUN },
   { name: 'redundant audio', run: redundant, ...RUN },
+  { name: 'backup codec', run: backup, ...RUN },
 ];
