@@ -21,7 +21,7 @@ export const VARIANTS = {
   'two shards': { flags: ['--shards', '2', '--spill', 'forced'], shards: 2 },
   'port per shard': { flags: ['--shards', '2', '--spill', 'forced', '--udp-port', '7882-7883'], named: true },
   mmsg: { flags: ['--io-backend', 'mmsg'], backend: 'mmsg' },
-  'io_uring denied': { flags: [], deny: true, backend: 'mmsg' },
+  'io_uring denied': { flags: [], deny: true, backend: 'mmsg', named: true },
   dev: { dev: true, flags: ['--dev'], named: true },
 };
 
