@@ -240,7 +240,7 @@ impl Negotiator {
         let mut offer = Offer::parse(sdp)?;
         offer.keep(&self.local.codecs);
         self.check_continuity(&offer)?;
-        self.dtls_role = self.role(offer.setup)?;
+        self.dtls_role = offer.setup.role(self.remote.as_ref().map(|_| self.dtls_role))?;
         self.last_offer = id;
         self.outstanding = [0; 2];
         self.demanded = None;
@@ -305,17 +305,6 @@ impl Negotiator {
         }
         self.give_up_unsupported(out);
         self.demand(now, out);
-    }
-
-    /// Who is who in DTLS. A session there is keeps its roles (RFC 8842 §5.5); where we may choose, we serve.
-    fn role(&self, setup: Setup) -> Result<DtlsRole, OfferError> {
-        let is_first = self.remote.is_none();
-        match (setup, self.dtls_role) {
-            (Setup::ActPass, role) if !is_first => Ok(role),
-            (Setup::ActPass | Setup::Active, DtlsRole::Server) => Ok(DtlsRole::Server),
-            (Setup::Passive, role) if is_first || role == DtlsRole::Client => Ok(DtlsRole::Client),
-            _ => Err(OfferError::SetupChanged(setup.as_str())),
-        }
     }
 
     /// JSEP: sections stay in place; only a rejected one may be replaced (RFC 8829 §5.3.1).

@@ -29,6 +29,7 @@ pub(crate) enum Suite {
     Python,
     Agents,
     Whip,
+    Go,
 }
 
 /// Runs one suite, or all of them.
@@ -41,7 +42,7 @@ pub(crate) fn run(root: &Path, chosen: Option<Suite>, filter: Option<&str>) -> R
     )?;
     let clients = root.join("loadtest/clients");
     let mut failed = Vec::new();
-    for suite in [Suite::Browser, Suite::Node, Suite::Python, Suite::Agents, Suite::Whip] {
+    for suite in [Suite::Browser, Suite::Node, Suite::Python, Suite::Agents, Suite::Whip, Suite::Go] {
         if chosen.is_some_and(|chosen| chosen != suite) {
             continue;
         }
@@ -66,6 +67,11 @@ fn run_suite(clients: &Path, suite: Suite, filter: Option<&str>) -> Result<()> {
             ("node".into(), "run.mjs")
         }
         Suite::Python | Suite::Agents | Suite::Whip => (python(&folder)?, "run.py"),
+        Suite::Go => {
+            run::run(&folder, "go", &["build", "-o", "peer", "."])?;
+            // What it sends is seen and heard through the Python suite's participant.
+            (python(&clients.join("python"))?, "run.py")
+        }
     };
     let mut arguments = vec![script];
     arguments.extend(filter);

@@ -5,7 +5,7 @@
 use std::collections::HashSet;
 
 use auralink_proto::{
-    ExtensionMap, ExtensionUri, Fingerprint, IceCredentials, MediaKind, Mid, PayloadMap, Rid,
+    DtlsRole, ExtensionMap, ExtensionUri, Fingerprint, IceCredentials, MediaKind, Mid, PayloadMap, Rid,
 };
 use sdp_types::{Attribute, Media, Session};
 
@@ -73,6 +73,21 @@ impl Setup {
             Self::Active => "active",
             Self::Passive => "passive",
         }
+    }
+
+    /// Our part, when the client says this. A session there is keeps its roles (RFC 8842 §5.5), `held`; where we may choose, we
+    /// serve.
+    ///
+    /// # Errors
+    /// [`OfferError::SetupChanged`]
+    pub fn role(self, held: Option<DtlsRole>) -> Result<DtlsRole, OfferError> {
+        let wanted = match self {
+            Self::ActPass => held.unwrap_or(DtlsRole::Server),
+            Self::Active => DtlsRole::Server,
+            Self::Passive => DtlsRole::Client,
+        };
+        let is_held = held.is_none_or(|held| held == wanted);
+        if is_held { Ok(wanted) } else { Err(OfferError::SetupChanged(self.as_str())) }
     }
 
     fn parse(text: &str) -> Option<Self> {

@@ -42,6 +42,8 @@ pub struct Offerer {
     session_id: u64,
     version: u32,
     remote: Option<(IceCredentials, Fingerprint)>,
+    /// Of the one DTLS session there is; the first answer decides.
+    dtls_role: DtlsRole,
     sections: Vec<Section>,
     wanted: Vec<Wanted>,
     /// Identifier of the last offer.
@@ -68,6 +70,7 @@ impl Offerer {
             local,
             version: 0,
             remote: None,
+            dtls_role: DtlsRole::Server,
             sections: vec![Section::new(data_section())],
             wanted: Vec::new(),
             offered: 0,
@@ -138,6 +141,7 @@ impl Offerer {
                 return Err(OfferError::SectionChanged(index));
             }
         }
+        self.dtls_role = answer.setup.role(self.remote.as_ref().map(|_| self.dtls_role))?;
         let Some((_, told)) = self.pending.take() else { return Ok(Taken::Stale) };
         self.negotiated = told.len();
         self.remote = Some((answer.ice, answer.fingerprint));
@@ -307,7 +311,7 @@ impl Offerer {
             remote_ice,
             remote_fingerprint,
             remote_keys: self.local.peer_keys,
-            dtls_role: DtlsRole::Server,
+            dtls_role: self.dtls_role,
             cname: self.cname.clone(),
             receive: Vec::new(),
             send: send.collect(),

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use auralink_proto::{
-    Candidate, DataChannels, Fingerprint, MediaKind, RoomId, ShardId, TransportId, TransportSpec,
+    Candidate, DataChannels, DtlsRole, Fingerprint, MediaKind, RoomId, ShardId, TransportId, TransportSpec,
 };
 use proptest::prelude::*;
 
@@ -106,6 +106,18 @@ fn the_first_offer_comes_at_once_with_nothing_but_data() {
     let (spec, events) = desk.answer(1, &answer(sdp, None));
     assert_eq!((spec.data, spec.remote_ice.ufrag.as_str()), (DataChannels::Opened, "client"));
     assert_eq!((desk.wait(), events), (vec![], vec![]));
+}
+
+#[test]
+fn a_client_that_answers_passive_is_called() {
+    let mut desk = Desk::new(true);
+    let (id, offer) = desk.offer();
+    let passive = |offer: &str| answer(offer, None).replace("a=setup:active", "a=setup:passive");
+    assert_eq!(desk.answer(id, &passive(&offer)).0.dtls_role, DtlsRole::Client);
+    desk.offerer.want(wanted(1, MediaKind::Audio));
+    let (id, offer) = desk.offer();
+    let changed = desk.offerer.handle_answer(id, &answer(&offer, None), &mut Vec::new());
+    assert_eq!(changed, Err(OfferError::SetupChanged("active")), "roles stay");
 }
 
 #[test]
