@@ -1,5 +1,5 @@
-//! The real-client suites: livekit-client in real browsers, LiveKit's native SDKs and its agent framework, against the release
-//! binary, in private network namespaces.
+//! The real-client suites: livekit-client in real browsers, LiveKit's native SDKs and its agent framework, coturn's client,
+//! against the release binary, in private network namespaces.
 
 use std::path::Path;
 
@@ -8,11 +8,13 @@ use anyhow::{Context, Result, bail};
 use crate::run;
 
 /// File and Debian package of what the suites need.
-const PACKAGES: [(&str, &str); 4] = [
+const PACKAGES: [(&str, &str); 6] = [
     ("/usr/lib/chromium/chromium", "chromium"),
     ("/usr/bin/firefox-esr", "firefox-esr"),
     ("/sbin/ip", "iproute2"),
     ("/usr/sbin/nft", "nftables"),
+    ("/usr/bin/openssl", "openssl"),
+    ("/usr/bin/turnutils_uclient", "coturn"),
 ];
 
 /// A suite, by the folder it is in.
@@ -23,6 +25,7 @@ pub(crate) enum Suite {
     Python,
     Agents,
     Whip,
+    Turn,
 }
 
 /// Runs one suite, or all of them.
@@ -35,7 +38,7 @@ pub(crate) fn run(root: &Path, chosen: Option<Suite>, filter: Option<&str>) -> R
     )?;
     let clients = root.join("loadtest/clients");
     let mut failed = Vec::new();
-    for suite in [Suite::Browser, Suite::Node, Suite::Python, Suite::Agents, Suite::Whip] {
+    for suite in [Suite::Turn, Suite::Browser, Suite::Node, Suite::Python, Suite::Agents, Suite::Whip] {
         if chosen.is_some_and(|chosen| chosen != suite) {
             continue;
         }
@@ -60,6 +63,7 @@ fn run_suite(clients: &Path, suite: Suite, filter: Option<&str>) -> Result<()> {
             ("node".into(), "run.mjs")
         }
         Suite::Python | Suite::Agents | Suite::Whip => (python(&folder)?, "run.py"),
+        Suite::Turn => ("python3".into(), "run.py"),
     };
     let mut arguments = vec![script];
     arguments.extend(filter);

@@ -17,8 +17,9 @@ use crate::{Moment, Origin, RelayId};
 const LIFETIME: Duration = Duration::from_secs(600);
 const LIFETIME_MAX: Duration = Duration::from_secs(3_600);
 
-/// Channels that can be bound (RFC 8656 §12).
-const CHANNELS: std::ops::RangeInclusive<u16> = 0x4000..=0x4fff;
+/// Channels that can be bound. RFC 8656 §12 has clients use 0x4000 to 0x4fff; those of RFC 5766 go on to 0x7fff, and nothing else
+/// on our ports begins with these bits.
+const CHANNELS: std::ops::RangeInclusive<u16> = 0x4000..=0x7fff;
 
 /// Who made an authentic request.
 pub(super) struct Caller {
