@@ -8,12 +8,13 @@ use anyhow::{Context, Result, bail};
 use crate::run;
 
 /// File and Debian package of what the suites need.
-const PACKAGES: [(&str, &str); 6] = [
+const PACKAGES: [(&str, &str); 7] = [
     ("/usr/lib/chromium/chromium", "chromium"),
     ("/usr/bin/firefox-esr", "firefox-esr"),
     ("/sbin/ip", "iproute2"),
     ("/usr/sbin/nft", "nftables"),
     ("/usr/bin/openssl", "openssl"),
+    ("/usr/bin/certutil", "libnss3-tools"),
     ("/usr/bin/turnutils_uclient", "coturn"),
 ];
 
