@@ -241,7 +241,8 @@ mod tests {
             client.write_all(&BINDING).await.unwrap();
             tokio::time::sleep(Duration::from_secs(3)).await;
         }
-        assert_eq!(served.await.unwrap(), Some(Outcome::Idle));
+        let outcome = timeout(3 * PATIENCE, served).await.unwrap().unwrap();
+        assert_eq!(outcome, Some(Outcome::Idle));
         assert!(start.elapsed() < 2 * PATIENCE);
     }
 
