@@ -130,6 +130,11 @@ impl Keys {
         .ok()
     }
 
+    /// The secret of a key.
+    pub fn secret(&self, api_key: &str) -> Option<&str> {
+        self.secrets.get(api_key).map(String::as_str)
+    }
+
     /// The first key, which signs what the server signs itself.
     pub fn first(&self) -> Option<&str> {
         self.secrets.keys().next().map(String::as_str)

@@ -5,6 +5,7 @@
 pub mod check;
 pub mod flags;
 pub mod source;
+pub mod turn;
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -12,6 +13,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use serde::{Deserialize, Serialize};
 
 pub use check::ConfigError;
+use turn::{Turn, TurnServer};
 
 /// Key pair of the dev profile. Refused everywhere else.
 pub const DEV_KEY: &str = "devkey";
@@ -131,6 +133,10 @@ pub struct Rtc {
     pub node_ip: Option<IpAddr>,
     /// Address the media sockets bind to.
     pub bind: IpAddr,
+    /// STUN servers clients are told of, as `host:port`.
+    pub stun_servers: Vec<String>,
+    /// TURN servers elsewhere clients are told of.
+    pub turn_servers: Vec<TurnServer>,
 }
 
 impl Default for Rtc {
@@ -141,6 +147,8 @@ impl Default for Rtc {
             force_tcp: false,
             node_ip: None,
             bind: IpAddr::V4(Ipv4Addr::UNSPECIFIED),
+            stun_servers: Vec::new(),
+            turn_servers: Vec::new(),
         }
     }
 }
@@ -343,6 +351,7 @@ pub struct Config {
     /// File of `key: secret` lines, readable by its owner alone.
     pub key_file: Option<String>,
     pub rtc: Rtc,
+    pub turn: Turn,
     pub room: Rooms,
     pub limit: Limit,
     pub webhook: Webhook,
@@ -361,6 +370,7 @@ impl Default for Config {
             keys: BTreeMap::new(),
             key_file: None,
             rtc: Rtc::default(),
+            turn: Turn::default(),
             room: Rooms::default(),
             limit: Limit::default(),
             webhook: Webhook::default(),

@@ -15,5 +15,6 @@ pub mod rooms;
 pub mod server;
 pub mod signal;
 pub mod telemetry;
+pub mod turn;
 pub mod webhooks;
 pub mod whip;

@@ -12,6 +12,7 @@ use auralink_controlplane::media::{self, Media};
 use auralink_controlplane::rooms::actor::unix_ms;
 use auralink_controlplane::server::{self, Control};
 use auralink_controlplane::telemetry;
+use auralink_controlplane::turn::Turn;
 use auralink_node::Node;
 use clap::Parser as _;
 
@@ -77,11 +78,13 @@ fn serve(args: &ServeArgs, bare_is_dev: bool) -> anyhow::Result<()> {
         server::check_file_limit()?;
         // The port is tried first: it is what most often cannot be had.
         let listeners = server::listen(&config).await?;
+        let turn = Turn::start(&config).await?;
         let (node, handle, events) = Node::start(&media::node_config(&config))?;
         let reports = node.reports();
         let media = Media::new(handle);
         let reports = media.reports(reports);
-        let control = Control::new(config.clone(), media, Some(reports))?;
+        let mut control = Control::new(config.clone(), media, Some(reports))?;
+        control.attach(turn);
         greet(&config)?;
         control.run(listeners, events, stop_signal()?).await?;
         anyhow::Ok(())

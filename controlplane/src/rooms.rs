@@ -8,6 +8,7 @@ mod connection;
 mod data;
 pub mod data_track;
 pub mod dynacast;
+pub mod ice_servers;
 pub mod join;
 pub mod notices;
 pub mod participant;
@@ -44,6 +45,7 @@ use crate::negotiator::codec::Enabled;
 use crate::notices::Notices;
 use crate::telemetry::Telemetry;
 use actor::{Act, Actor, Input, Outgoing};
+use ice_servers::IceServers;
 use join::JoinError;
 use notices::{Happened, Notice};
 use participant::{JoinParams, ParticipantKey, ResumeParams};
@@ -141,6 +143,7 @@ struct Shared {
     telemetry: Arc<Telemetry>,
     notices: Notices,
     node_sid: String,
+    ice_servers: Arc<IceServers>,
     next_key: AtomicU64,
     /// Inbox of each room, by name.
     rooms: Mutex<BTreeMap<String, mpsc::Sender<Input>>>,
@@ -161,6 +164,7 @@ impl Rooms {
         node_sid: String,
     ) -> Self {
         let shared = Shared {
+            ice_servers: Arc::new(IceServers::new(&config)),
             config,
             media,
             telemetry,
@@ -266,6 +270,7 @@ impl Rooms {
             limit: config.limit.clone(),
             keys: Keys::new(config.keys.clone()),
             extras: choice.extras.clone(),
+            ice_servers: Arc::clone(&self.shared.ice_servers),
             codecs: Enabled::new(config.room.enabled_codecs.iter().map(|codec| codec.mime.as_str())),
         }
     }

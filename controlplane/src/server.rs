@@ -21,6 +21,7 @@ use crate::rooms::join::server_info;
 use crate::rooms::room::Mint as _;
 use crate::signal::socket;
 use crate::telemetry::{ShardReports, Telemetry};
+use crate::turn::Turn;
 use crate::webhooks::{ClientError, Webhooks};
 use crate::whip::Resources;
 
@@ -92,6 +93,7 @@ pub struct Control {
     app: App,
     media: Media,
     notices: Notices,
+    turn: Option<Turn>,
 }
 
 impl Control {
@@ -120,7 +122,16 @@ impl Control {
             resources: Resources::default(),
             signal,
         };
-        Ok(Self { app, media, notices })
+        Ok(Self { app, media, notices, turn: None })
+    }
+
+    /// Takes a TURN server along: its metrics are shown, and it is stopped with the rest.
+    pub fn attach(&mut self, turn: Option<Turn>) {
+        if let Some(turn) = &turn {
+            // Nobody set it before.
+            let _ = self.app.telemetry.turn.set(turn.page());
+        }
+        self.turn = turn;
     }
 
     /// What handlers use; for tests.
@@ -161,6 +172,9 @@ impl Control {
         self.app.rooms.end_all().await;
         if let Some(webhooks) = &self.notices.webhooks {
             webhooks.flush(SHUTDOWN_PATIENCE).await;
+        }
+        if let Some(turn) = self.turn {
+            turn.stop().await;
         }
         let _ = stopping.send(true);
         let finish = async { while servers.join_next().await.is_some() {} };

@@ -5,6 +5,7 @@ mod process;
 
 use std::fmt::Write as _;
 use std::io::IsTerminal as _;
+use std::sync::OnceLock;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::time::Duration;
 
@@ -112,6 +113,8 @@ const WATCH_INTERVAL: Duration = Duration::from_millis(500);
 pub struct Telemetry {
     pub counters: Counters,
     pub shards: Option<ShardReports>,
+    /// Writes the TURN server's part of `/metrics`, where there is one.
+    pub turn: OnceLock<Box<dyn Fn() -> String + Send + Sync>>,
     /// `ND_…`
     pub node_sid: String,
     pub rooms: AtomicI64,
@@ -135,6 +138,9 @@ impl Telemetry {
         }
         process::write(&mut page);
         livekit::write(&mut page, self);
+        if let Some(turn) = self.turn.get() {
+            page.push_str(&turn());
+        }
         if let Some(shards) = &self.shards {
             page.push_str(&(shards.page)());
         }

@@ -33,6 +33,28 @@ fn a_udp_port_in_use_is_named() {
     assert!(text.contains(&port) && text.contains("in use"), "{text}");
 }
 
+#[test]
+fn what_keeps_the_turn_server_from_starting_is_said() {
+    let serve = |turn: &str| complaint(&["--dev", "--port", &free_port(), "--config-body", turn]);
+    assert!(serve("turn: {enabled: true}").contains("turn.domain is missing"));
+    let files = "domain: a.org, cert_file: /nonexistent.pem, key_file: /nonexistent.key";
+    let text = serve(&format!("turn: {{enabled: true, udp_port: 0, {files}}}"));
+    assert!(text.contains("turn.cert_file: /nonexistent.pem holds no certificate"), "{text}");
+    let (udp, tcp) =
+        (std::net::UdpSocket::bind("0.0.0.0:0").unwrap(), std::net::TcpListener::bind("0.0.0.0:0").unwrap());
+    let port = udp.local_addr().unwrap().port();
+    let range = "relay_range_start: 1024, relay_range_end: 1025";
+    let text = serve(&format!("turn: {{enabled: true, tls_port: 0, udp_port: {port}, {range}}}"));
+    assert!(text.contains(&format!("UDP port {port} on 0.0.0.0 is in use")), "{text}");
+    assert!(text.contains("turn.udp_port"), "{text}");
+    let port = tcp.local_addr().unwrap().port();
+    let tls =
+        format!("turn: {{enabled: true, domain: a.org, external_tls: true, udp_port: 0, tls_port: {port}}}");
+    assert!(serve(&tls).contains(&format!("TCP port {port} on 0.0.0.0 is in use")));
+    let text = serve("turn: {enabled: true, tls_port: 0, bind_addresses: [192.0.2.1]}");
+    assert!(text.contains("192.0.2.1 is not an address of this host"), "{text}");
+}
+
 fn free_port() -> String {
     std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port().to_string()
 }

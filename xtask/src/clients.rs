@@ -1,5 +1,5 @@
-//! The real-client suites: livekit-client in real browsers, LiveKit's native SDKs and its agent framework, against the release
-//! binary, in private network namespaces.
+//! The real-client suites: livekit-client in real browsers, LiveKit's native SDKs and its agent framework, coturn's client,
+//! against the release binary, in private network namespaces.
 
 use std::path::Path;
 
@@ -8,7 +8,7 @@ use anyhow::{Context, Result, bail};
 use crate::run;
 
 /// File and Debian package of what the suites need.
-const PACKAGES: [(&str, &str); 10] = [
+const PACKAGES: [(&str, &str); 13] = [
     ("/usr/lib/chromium/chromium", "chromium"),
     ("/usr/bin/firefox-esr", "firefox-esr"),
     ("/sbin/ip", "iproute2"),
@@ -19,6 +19,9 @@ const PACKAGES: [(&str, &str); 10] = [
     ("/usr/lib/x86_64-linux-gnu/gstreamer-1.0/libgstnice.so", "gstreamer1.0-nice"),
     ("/usr/lib/python3/dist-packages/gi/overrides/Gst.py", "python3-gst-1.0"),
     ("/usr/lib/x86_64-linux-gnu/girepository-1.0/GstWebRTC-1.0.typelib", "gir1.2-gst-plugins-bad-1.0"),
+    ("/usr/bin/openssl", "openssl"),
+    ("/usr/bin/certutil", "libnss3-tools"),
+    ("/usr/bin/turnutils_uclient", "coturn"),
 ];
 
 /// A suite, by the folder it is in.
@@ -30,6 +33,7 @@ pub(crate) enum Suite {
     Agents,
     Whip,
     Go,
+    Turn,
 }
 
 /// Runs one suite, or all of them.
@@ -42,7 +46,9 @@ pub(crate) fn run(root: &Path, chosen: Option<Suite>, filter: Option<&str>) -> R
     )?;
     let clients = root.join("loadtest/clients");
     let mut failed = Vec::new();
-    for suite in [Suite::Browser, Suite::Node, Suite::Python, Suite::Agents, Suite::Whip, Suite::Go] {
+    for suite in
+        [Suite::Turn, Suite::Browser, Suite::Node, Suite::Python, Suite::Agents, Suite::Whip, Suite::Go]
+    {
         if chosen.is_some_and(|chosen| chosen != suite) {
             continue;
         }
@@ -72,6 +78,7 @@ fn run_suite(clients: &Path, suite: Suite, filter: Option<&str>) -> Result<()> {
             // What it sends is seen and heard through the Python suite's participant.
             (python(&clients.join("python"))?, "run.py")
         }
+        Suite::Turn => ("python3".into(), "run.py"),
     };
     let mut arguments = vec![script];
     arguments.extend(filter);

@@ -7,7 +7,7 @@ use anyhow::{Result, bail};
 use crate::source;
 
 /// Package folder and the workspace packages it may name as dependencies (not for tests).
-const MAY_DEPEND: [(&str, &[&str]); 8] = [
+const MAY_DEPEND: [(&str, &[&str]); 9] = [
     ("codecs", &[]),
     ("proto", &[]),
     ("dataplane/ring", &[]),
@@ -15,10 +15,11 @@ const MAY_DEPEND: [(&str, &[&str]); 8] = [
     ("dataplane/sfu", &["auralink-codecs", "auralink-proto", "auralink-rtc"]),
     ("dataplane/node", &["auralink-proto", "auralink-ring", "auralink-rtc", "auralink-sfu"]),
     ("dataplane/sim", &["auralink-codecs", "auralink-proto", "auralink-rtc", "auralink-sfu"]),
-    ("controlplane", &["auralink-livekit", "auralink-node", "auralink-proto"]),
+    ("dataplane/turn", &[]),
+    ("controlplane", &["auralink-livekit", "auralink-node", "auralink-proto", "auralink-turn"]),
 ];
 
-/// What `rtc` and `sfu` never name: runtimes, kernels, clocks, locks, waiting.
+/// What [`SANS_IO`] never names: runtimes, kernels, clocks, locks, waiting.
 const FORBIDDEN_SANS_IO: [&str; 16] = [
     "tokio",
     "io_uring",
@@ -37,6 +38,9 @@ const FORBIDDEN_SANS_IO: [&str; 16] = [
     "Rc<",
     "RefCell",
 ];
+
+/// Packages that are told the time and own no sockets.
+const SANS_IO: [&str; 3] = ["dataplane/rtc/src/", "dataplane/sfu/src/", "dataplane/turn/src/"];
 
 /// The only files of control that know the data plane.
 const MEDIA_DOORS: [&str; 2] = ["controlplane/src/media.rs", "controlplane/src/main.rs"];
@@ -75,8 +79,7 @@ fn dependency_faults(folder: &str, allowed: &[&str], manifest: &str) -> Vec<Stri
 
 fn source_faults(relative: &str, text: &str) -> Vec<String> {
     let mut faults = Vec::new();
-    let sans_io =
-        ["dataplane/rtc/src/", "dataplane/sfu/src/"].iter().any(|folder| relative.starts_with(folder));
+    let sans_io = SANS_IO.iter().any(|folder| relative.starts_with(folder));
     let is_test_file = relative.ends_with("/tests.rs") || relative.contains("/tests/");
     let lines = source::product_lines(text);
     for (index, line) in lines.iter().enumerate() {
@@ -84,7 +87,7 @@ fn source_faults(relative: &str, text: &str) -> Vec<String> {
         let place = || format!("{relative}:{}", index + 1);
         if sans_io && !is_test_file {
             let named = FORBIDDEN_SANS_IO.iter().find(|word| code.contains(**word));
-            faults.extend(named.map(|word| format!("{}: rtc and sfu never name {word}", place())));
+            faults.extend(named.map(|word| format!("{}: rtc, sfu and turn never name {word}", place())));
         }
         let is_control = relative.starts_with("controlplane/src/");
         if is_control && code.contains("auralink_node") && !MEDIA_DOORS.contains(&relative) {
@@ -107,6 +110,7 @@ mod tests {
     fn a_clock_in_the_packet_path_is_found() {
         let text = "use std::time::Instant;\nfn f() { Instant::now(); }\n";
         assert_eq!(source_faults("dataplane/sfu/src/shard.rs", text).len(), 1);
+        assert_eq!(source_faults("dataplane/turn/src/server.rs", text).len(), 1);
         assert!(source_faults("dataplane/node/src/worker.rs", text).is_empty());
         let in_test = format!("#[cfg(test)]\nmod tests {{\n{text}}}\n");
         assert!(source_faults("dataplane/sfu/src/shard.rs", &in_test).is_empty());

@@ -3,7 +3,7 @@
 use auralink_proto::Encoding;
 use serde_json::Value;
 
-use super::{CodecSpec, Config, DEV_KEY, Profile};
+use super::{CodecSpec, Config, DEV_KEY, Profile, turn};
 use crate::negotiator::codec::encoding;
 
 /// LiveKit lists it among the codecs; here every video codec is repaired where a client can be.
@@ -41,7 +41,6 @@ const IGNORED: &[&str] = &[
     "development",
     "log_level",
     "redis",
-    "turn",
     "prometheus_port",
     "prometheus",
     "ingress",
@@ -69,8 +68,6 @@ const IGNORED_NESTED: &[(&str, &[&str])] = &[
             "port_range_end",
             "use_external_ip",
             "use_ice_lite",
-            "stun_servers",
-            "turn_servers",
             "congestion_control",
             "packet_buffer_size",
             "packet_buffer_size_video",
@@ -167,7 +164,7 @@ pub(super) fn check(config: &Config) -> Result<(), ConfigError> {
     if config.bind_addresses.is_empty() {
         return Err(ConfigError::BadValue("bind_addresses: at least one address is needed".into()));
     }
-    Ok(())
+    turn::check(config)
 }
 
 fn is_http_url(text: &str) -> bool {

@@ -75,6 +75,12 @@ pub struct ServeArgs {
     /// File of `key: secret` lines
     #[arg(long, value_name = "FILE")]
     pub key_file: Option<String>,
+    /// Certificate of the TURN server, a PEM file
+    #[arg(long, value_name = "FILE", env = "LIVEKIT_TURN_CERT")]
+    pub turn_cert: Option<String>,
+    /// Key of that certificate, a PEM file
+    #[arg(long, value_name = "FILE", env = "LIVEKIT_TURN_KEY")]
+    pub turn_key: Option<String>,
     /// Region of this node
     #[arg(long, value_name = "NAME")]
     pub region: Option<String>,

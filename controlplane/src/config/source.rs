@@ -56,6 +56,11 @@ pub fn load(
     if let Some(path) = config.key_file.clone() {
         config.keys = read_key_file(&path)?;
     }
+    for server in &mut config.rtc.turn_servers {
+        if let Some(path) = &server.secret_file {
+            server.secret = read(Path::new(path))?.trim().to_owned();
+        }
+    }
     check::check(&config)?;
     Ok(Loaded { config, ignored })
 }
@@ -140,6 +145,12 @@ fn lay_flags(config: &mut Config, args: &ServeArgs, dev: bool) -> Result<(), Con
     if let Some(path) = &args.key_file {
         config.key_file = Some(path.clone());
     }
+    if let Some(path) = &args.turn_cert {
+        config.turn.cert_file = Some(path.clone());
+    }
+    if let Some(path) = &args.turn_key {
+        config.turn.key_file = Some(path.clone());
+    }
     if let Some(region) = &args.region {
         config.region.clone_from(region);
     }
@@ -184,6 +195,12 @@ pub fn print(config: &Config) -> String {
     let mut shown = config.clone();
     for secret in shown.keys.values_mut() {
         *secret = "…".into();
+    }
+    let servers = shown.rtc.turn_servers.iter_mut();
+    for secret in servers.flat_map(|server| [&mut server.secret, &mut server.credential]) {
+        if !secret.is_empty() {
+            *secret = "…".into();
+        }
     }
     toml::to_string_pretty(&shown).unwrap_or_default()
 }
@@ -280,7 +297,35 @@ mod tests {
 
     #[test]
     fn secrets_are_not_printed() {
-        let config = from_body("keys: {APIone: verysecret}").unwrap();
-        assert!(!print(&config).contains("verysecret"));
+        let yaml = "keys: {APIone: verysecret}\nrtc:\n  turn_servers:\n    - {host: a.org, port: 1, secret: verysecret}\n    \
+                    - {host: b.org, port: 1, username: known, credential: verysecret}\n";
+        let printed = print(&from_body(yaml).unwrap());
+        assert!(!printed.contains("verysecret"));
+        assert!(printed.contains("b.org") && printed.contains("known"));
+    }
+
+    #[test]
+    fn turn_is_configured_in_livekits_words() {
+        let secret = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(secret.path(), "from-a-file\n").unwrap();
+        let yaml = format!(
+            "keys: {{a: b}}\nrtc:\n  stun_servers: ['a.org:3478']\n  turn_servers:\n    - {{host: b.org, port: 443, protocol: \
+             tls, secret_file: {}}}\nturn:\n  enabled: true\n  domain: turn.example.org\n  external_tls: true\n  \
+             relay_range_start: 1024\n  relay_range_end: 3000\n  deny_peer_cidrs: ['203.0.113.0/24']\n",
+            secret.path().display()
+        );
+        let config = from_body(&yaml).unwrap();
+        assert_eq!(
+            (config.turn.tls_port, config.turn.udp_port, config.turn.ttl_seconds),
+            (5_349, 3_478, 300)
+        );
+        assert_eq!((config.turn.relay_range_start, config.turn.per_user_relay_allocation_limit), (1_024, 12));
+        let server = &config.rtc.turn_servers[0];
+        assert_eq!((server.secret.as_str(), server.ttl), ("from-a-file", 14_400));
+        assert!(!from_body("keys: {a: b}").unwrap().turn.enabled);
+        let error = from_body("keys: {a: b}\nturn: {enabled: true}").unwrap_err().to_string();
+        assert!(error.starts_with("turn.domain is missing"), "{error}");
+        let wrong = "keys: {a: b}\nrtc: {turn_servers: [{host: b.org, port: 1, pasword: x}]}";
+        assert!(from_body(wrong).unwrap_err().to_string().contains("pasword"));
     }
 }

@@ -151,6 +151,7 @@ pub(super) fn admit_caller(
             kind: participant_kind(&claims.kind),
             token_expiry_s: claims.exp.unwrap_or_default(),
             grant,
+            api_key: caller.api_key,
             client: request.client_info.unwrap_or_default(),
             settings: request.connection_settings.unwrap_or_default(),
             add_tracks: request.add_track_requests,

@@ -135,6 +135,7 @@ impl Room {
             name: params.name,
             metadata: params.metadata,
             attributes: params.attributes,
+            api_key: params.api_key,
             grant: params.grant,
             kind: params.kind,
             client: params.client,
@@ -183,15 +184,16 @@ impl Room {
         let Some(participant) = self.participants.get(&key) else { return };
         let others = self.participants.values().filter(|p| p.key != key && p.is_visible());
         let server = server_info(&self.params.region, &self.params.node_sid);
+        let (ice_servers, client_configuration) = self.surroundings(participant, turn);
         let response = JoinResponse {
             room: Some(self.info()),
             participant: Some(participant.info()),
             other_participants: others.map(Participant::info).collect(),
             server_version: server.version.clone(),
             server_region: server.region.clone(),
-            ice_servers: Vec::new(),
+            ice_servers,
             subscriber_primary: participant.subscriber_primary(),
-            client_configuration: None,
+            client_configuration,
             ping_timeout: PING_TIMEOUT_S,
             ping_interval: PING_INTERVAL_S,
             server_info: Some(server),

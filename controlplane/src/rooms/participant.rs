@@ -29,6 +29,8 @@ pub struct JoinParams {
     pub metadata: String,
     pub attributes: HashMap<String, String>,
     pub grant: VideoGrant,
+    /// The API key whose secret signed the token.
+    pub api_key: String,
     /// When the token expires, in seconds since 1970.
     pub token_expiry_s: f64,
     /// `kind` of the token.
@@ -72,6 +74,8 @@ pub struct Participant {
     pub metadata: String,
     pub attributes: HashMap<String, String>,
     pub grant: VideoGrant,
+    /// The API key it joined with.
+    pub api_key: String,
     pub kind: participant_info::Kind,
     pub client: ClientInfo,
     pub settings: ConnectionSettings,

@@ -37,15 +37,18 @@ impl Room {
         count(&turn.telemetry.counters.resumes);
         participant.signal_closed = None;
         let mut participants = std::mem::take(&mut participant.missed);
-        let response = ReconnectResponse {
-            ice_servers: Vec::new(),
-            client_configuration: None,
-            server_info: Some(server_info(&self.params.region, &self.params.node_sid)),
-            last_message_seq: participant.last_sequence,
-        };
         if let Some(downlink) = &mut participant.downlink {
             downlink.negotiator.restart_ice(turn.mint);
         }
+        let last_message_seq = participant.last_sequence;
+        let Some(participant) = self.participants.get(&key) else { return };
+        let (ice_servers, client_configuration) = self.surroundings(participant, turn);
+        let response = ReconnectResponse {
+            ice_servers,
+            client_configuration,
+            server_info: Some(server_info(&self.params.region, &self.params.node_sid)),
+            last_message_seq,
+        };
         turn.signal(key, signal_response::Message::Reconnect(response));
         if cut == Some(Cut::AfterReconnect) {
             self.cut_signal(key, turn);

@@ -18,8 +18,10 @@ use auralink_proto::{
 use super::RoomExtras;
 use super::admin::AdminState;
 use super::backlog::Recent;
+use super::ice_servers::IceServers;
 use super::notices::{Happened, Notice};
 use super::participant::{Participant, ParticipantKey};
+use super::simulate::Detour;
 use super::updates::Gathered;
 use crate::auth::Keys;
 use crate::config::Limit;
@@ -110,6 +112,7 @@ pub struct RoomParams {
     pub keys: Keys,
     pub extras: RoomExtras,
     pub codecs: Enabled,
+    pub ice_servers: Arc<IceServers>,
 }
 
 /// A room.
@@ -118,8 +121,8 @@ pub struct Room {
     pub(super) params: RoomParams,
     pub(super) participants: BTreeMap<ParticipantKey, Participant>,
     pub(super) by_transport: HashMap<TransportId, ParticipantKey>,
-    /// Identities that asked to be reached over TCP alone.
-    pub(super) without_udp: BTreeSet<String>,
+    /// Identities that asked to be reached in one way alone.
+    pub(super) detours: BTreeMap<String, Detour>,
     pub(super) sif_trailer: Vec<u8>,
     pub(super) recent: Recent,
     /// Transports placed so far.
@@ -151,7 +154,7 @@ impl Room {
             recent: Recent::default(),
             participants: BTreeMap::new(),
             by_transport: HashMap::new(),
-            without_udp: BTreeSet::new(),
+            detours: BTreeMap::new(),
             ordinal: 0,
             touched: BTreeSet::new(),
             due: BTreeSet::new(),

@@ -4,20 +4,30 @@ use std::time::Duration;
 
 use auralink_livekit::simulate_scenario::Scenario;
 use auralink_livekit::{
-    CandidateProtocol, DisconnectReason, SimulateScenario, SpeakerInfo, SpeakersChanged, leave_request,
-    signal_response,
+    CandidateProtocol, ClientConfigSetting, ClientConfiguration, DisconnectReason, IceServer,
+    SimulateScenario, SpeakerInfo, SpeakersChanged, leave_request, signal_response,
 };
 use auralink_proto::{Candidate, Protocol};
 
-use super::participant::ParticipantKey;
+use super::ice_servers::For;
+use super::participant::{Participant, ParticipantKey};
 use super::room::{Room, Turn};
 use crate::telemetry::count;
 
 /// Longest pretended speech.
 const SPEECH_S_MAX: u32 = 60;
 
-/// Identities of one room that may ask to be reached over TCP alone.
-const WITHOUT_UDP_MAX: usize = 1_024;
+/// Identities of one room that may ask for a detour.
+const DETOURS_MAX: usize = 1_024;
+
+/// The one way a client asked to be reached.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Detour {
+    /// The node's own TCP port.
+    Tcp,
+    /// A relay it reaches by TLS.
+    Tls,
+}
 
 /// When a client that comes back loses its signalling again.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -67,22 +77,51 @@ impl Room {
 
     /// The client itself comes back at once, as a new participant; its identity is what is remembered until the room ends.
     fn switch_protocol(&mut self, identity: String, protocol: i32, turn: &Turn<'_>) {
-        match CandidateProtocol::try_from(protocol) {
-            Ok(CandidateProtocol::Udp) => drop(self.without_udp.remove(&identity)),
-            Ok(CandidateProtocol::Tcp) if self.without_udp.len() < WITHOUT_UDP_MAX => {
-                self.without_udp.insert(identity);
+        let detour = match CandidateProtocol::try_from(protocol) {
+            Ok(CandidateProtocol::Udp) => {
+                self.detours.remove(&identity);
+                return;
             }
-            _ => count(&turn.telemetry.counters.signal_unexpected),
+            Ok(CandidateProtocol::Tcp) => Some(Detour::Tcp),
+            Ok(CandidateProtocol::Tls) => self.params.ice_servers.has_tls().then_some(Detour::Tls),
+            Err(_) => None,
+        };
+        let has_room = self.detours.len() < DETOURS_MAX || self.detours.contains_key(&identity);
+        match detour.filter(|_| has_room) {
+            Some(detour) => {
+                self.detours.insert(identity, detour);
+            }
+            None => count(&turn.telemetry.counters.signal_unexpected),
         }
     }
 
     /// Of a shard's candidates, those `identity` is offered: all, unless it asked for TCP and there is any.
     pub(super) fn candidates_for(&self, identity: &str, mut all: Vec<Candidate>) -> Vec<Candidate> {
         let is_tcp = |candidate: &Candidate| candidate.protocol == Protocol::Tcp;
-        if self.without_udp.contains(identity) && all.iter().any(is_tcp) {
+        if self.detours.get(identity) == Some(&Detour::Tcp) && all.iter().any(is_tcp) {
             all.retain(is_tcp);
         }
         all
+    }
+
+    /// The servers a participant is told of. Who asked for TLS is told of nothing else, and to use it.
+    pub(super) fn surroundings(
+        &self,
+        participant: &Participant,
+        turn: &Turn<'_>,
+    ) -> (Vec<IceServer>, Option<ClientConfiguration>) {
+        let tls_only = self.detours.get(&participant.identity) == Some(&Detour::Tls);
+        let to = For {
+            api_key: &participant.api_key,
+            participant_sid: &participant.sid,
+            unix_s: u64::try_from(turn.unix_ms / 1_000).unwrap_or_default(),
+            tls_only,
+        };
+        let force = ClientConfiguration {
+            force_relay: ClientConfigSetting::Enabled.into(),
+            ..ClientConfiguration::default()
+        };
+        (self.params.ice_servers.tell(&self.params.keys, to), tls_only.then_some(force))
     }
 
     /// Ends pretended speech whose time is over.

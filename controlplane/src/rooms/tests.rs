@@ -3,6 +3,7 @@
 mod admin;
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
@@ -134,6 +135,7 @@ impl Stage {
             keys: Keys::new([("key".to_owned(), "secret".to_owned())].into()),
             extras: Default::default(),
             codecs: Enabled::default(),
+            ice_servers: Arc::default(),
         };
         let room = Room::new(
             params,

@@ -2,12 +2,15 @@
 
 use auralink_livekit::simulate_scenario::Scenario;
 use auralink_livekit::{
-    DataChannelReceiveState, DataTrackInfo, PublishDataTrackResponse, SimulateScenario, SyncState, TrackInfo,
-    TrackPublishedResponse, UpdateDataSubscription, update_data_subscription,
+    ClientConfigSetting, DataChannelReceiveState, DataTrackInfo, PublishDataTrackResponse, SimulateScenario,
+    SyncState, TrackInfo, TrackPublishedResponse, UpdateDataSubscription, update_data_subscription,
 };
 
+use super::super::ice_servers::IceServers;
 use super::super::participant::ResumeParams;
 use super::*;
+use crate::config::Config;
+use crate::config::turn::Turn as Embedded;
 
 impl Stage {
     fn lose_signal(&mut self, key: ParticipantKey) {
@@ -231,6 +234,47 @@ fn who_asks_for_tcp_is_offered_nothing_else_until_it_asks_for_udp() {
     assert_eq!(stage.room.candidates_for("alice", vec![Candidate::udp(udp)]).len(), 1, "TCP is off");
     stage.ask(alice, scenario(Scenario::SwitchCandidateProtocol(0)));
     assert_eq!(stage.room.candidates_for("alice", all()), all());
+}
+
+#[test]
+fn who_asks_for_tls_is_told_of_relays_by_tls_and_to_use_them() {
+    let mut config = Config::dev();
+    config.rtc.node_ip = Some("10.77.0.1".parse().unwrap());
+    config.turn = Embedded { enabled: true, domain: "turn.example.org".into(), ..Embedded::default() };
+    let mut stage = Stage::new();
+    stage.room.params.ice_servers = Arc::new(IceServers::new(&config));
+    let join = |stage: &mut Stage| {
+        stage.forget();
+        let params = JoinParams { identity: "alice".into(), api_key: "key".into(), ..JoinParams::default() };
+        let key = stage.try_join(params).unwrap();
+        let Some(Told::Join(join)) = stage.told(key).into_iter().next() else { panic!("no join response") };
+        let urls: Vec<String> = join.ice_servers.iter().flat_map(|server| server.urls.clone()).collect();
+        (key, urls, join.client_configuration.as_ref().map(|configuration| configuration.force_relay()))
+    };
+    let both = ["turn:10.77.0.1:3478?transport=udp", "turns:turn.example.org:443?transport=tcp"];
+    let (alice, urls, forced) = join(&mut stage);
+    assert_eq!((urls.as_slice(), forced), (both.map(String::from).as_slice(), None));
+    stage.ask(alice, scenario(Scenario::SwitchCandidateProtocol(2)));
+    let (alice, urls, forced) = join(&mut stage);
+    assert_eq!(
+        (urls.as_slice(), forced),
+        ([both[1].to_owned()].as_slice(), Some(ClientConfigSetting::Enabled))
+    );
+    stage.lose_signal(alice);
+    stage.forget();
+    // Coming back, it is told the same.
+    let (alice, ..) = join(&mut stage);
+    let params = stage.identify(alice);
+    stage.turn(|room, turn| room.handle_resume(alice, params, turn));
+    let resumed = stage.told(alice).into_iter().find_map(|told| match told {
+        Told::Reconnect(response) => Some(response.clone()),
+        _ => None,
+    });
+    let resumed = resumed.unwrap();
+    assert_eq!(resumed.ice_servers[0].urls, [both[1]]);
+    assert_eq!(resumed.client_configuration.unwrap().force_relay(), ClientConfigSetting::Enabled);
+    stage.ask(alice, scenario(Scenario::SwitchCandidateProtocol(0)));
+    assert_eq!(join(&mut stage).1, both);
 }
 
 #[test]

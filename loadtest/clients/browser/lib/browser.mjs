@@ -7,6 +7,7 @@ import { fileURLToPath } from 'node:url';
 import { build } from 'esbuild';
 import { AccessToken } from 'livekit-server-sdk';
 import { chromium } from 'playwright-core';
+import { SPKI } from './certificate.mjs';
 import { KEY, SECRET, WS_URL } from './server.mjs';
 
 const HERE = path.dirname(fileURLToPath(import.meta.url));
@@ -25,6 +26,7 @@ const FLAGS = [
   '--use-fake-ui-for-media-stream',
   '--auto-select-desktop-capture-source=Entire screen',
   '--autoplay-policy=no-user-gesture-required',
+  `--ignore-certificate-errors-spki-list=${SPKI}`,
 ];
 
 /// The page with livekit-client in it, served on loopback (a secure context).

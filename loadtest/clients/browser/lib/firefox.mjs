@@ -1,5 +1,9 @@
 // Firefox with fake devices, shaped like what the suite knows of Chromium.
+import { mkdtempSync, rmSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import path from 'node:path';
 import puppeteer from 'puppeteer-core';
+import { trustIn } from './certificate.mjs';
 
 const PREFERENCES = {
   'media.navigator.streams.fake': true,
@@ -13,10 +17,13 @@ const PREFERENCES = {
 };
 
 export async function launchFirefox() {
+  const profile = mkdtempSync(path.join(tmpdir(), 'auralink-firefox-'));
+  trustIn(profile);
   const browser = await puppeteer.launch({
     browser: 'firefox',
     executablePath: '/usr/bin/firefox-esr',
     headless: true,
+    userDataDir: profile,
     extraPrefsFirefox: PREFERENCES,
   });
   const opened = new Set();
@@ -29,6 +36,9 @@ export async function launchFirefox() {
     },
     /// The first is the browser's own.
     pages: () => [null, ...opened],
-    close: () => browser.close(),
+    async close() {
+      await browser.close();
+      rmSync(profile, { recursive: true, force: true });
+    },
   };
 }

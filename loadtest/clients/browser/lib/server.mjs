@@ -3,7 +3,8 @@ import { spawn } from 'node:child_process';
 import { createWriteStream, mkdirSync } from 'node:fs';
 import path from 'node:path';
 import { fileURLToPath } from 'node:url';
-import { HOST_ADDRESS } from './namespace.mjs';
+import { CERT_FILE, KEY_FILE } from './certificate.mjs';
+import { HOST_ADDRESS, HOST_NAME } from './namespace.mjs';
 
 const ROOT = path.resolve(path.dirname(fileURLToPath(import.meta.url)), '../../../..');
 export const RELEASE = path.join(ROOT, 'target/release');
@@ -15,6 +16,24 @@ export const PORT = 7880;
 export const WS_URL = `ws://127.0.0.1:${PORT}`;
 export const HTTP_URL = `http://127.0.0.1:${PORT}`;
 
+export const TURN_PORT = 3478;
+export const TURN_STREAM_PORT = 5349;
+/// Outside of what the kernel gives to clients.
+export const RELAY_PORTS = [20_000, 20_099];
+
+/// Flags of a server with TURN.
+function turn(more) {
+  const settings = {
+    enabled: true,
+    domain: HOST_NAME,
+    advertise_tls_port: true,
+    relay_range_start: RELAY_PORTS[0],
+    relay_range_end: RELAY_PORTS[1],
+    ...more,
+  };
+  return ['--config-body', JSON.stringify({ turn: settings })];
+}
+
 /// The ways a server is started; every scenario that carries media runs with each, except those for `named` scenarios only.
 export const VARIANTS = {
   default: { flags: [] },
@@ -22,6 +41,8 @@ export const VARIANTS = {
   'port per shard': { flags: ['--shards', '2', '--spill', 'forced', '--udp-port', '7882-7883'], named: true },
   mmsg: { flags: ['--io-backend', 'mmsg'], backend: 'mmsg' },
   'io_uring denied': { flags: [], deny: true, backend: 'mmsg', named: true },
+  turn: { flags: turn({ cert_file: CERT_FILE, key_file: KEY_FILE }), named: true },
+  'turn behind a balancer': { flags: turn({ external_tls: true }), named: true },
   dev: { dev: true, flags: ['--dev'], named: true },
 };
 

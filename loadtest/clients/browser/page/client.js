@@ -3,10 +3,28 @@ import { ExternalE2EEKeyProvider, Room, RoomEvent, Track, VideoQuality, setLogLe
 
 setLogLevel('info');
 
-const state = { events: [], data: [], texts: [], files: [], frames: new Map(), speakers: [] };
+const state = { events: [], data: [], texts: [], files: [], frames: new Map(), speakers: [], told: [] };
 
 function note(event, detail) {
   state.events.push({ at: Math.round(performance.now()), event, ...detail });
+}
+
+/// From now on connections use relays alone, and of those `urls` where given, in place of what the server told.
+function useRelays({ urls }) {
+  const changed = (config) => {
+    const told = config?.iceServers ?? [];
+    state.told.push(...told.flatMap((server) => server.urls));
+    const iceServers = told.map((server) => ({ ...server, urls: urls ?? server.urls }));
+    return { ...config, iceServers, iceTransportPolicy: 'relay' };
+  };
+  window.RTCPeerConnection = class extends RTCPeerConnection {
+    constructor(config) {
+      super(changed(config));
+    }
+    setConfiguration(config) {
+      super.setConfiguration(changed(config));
+    }
+  };
 }
 
 /// Attaches a remote track and notes when its first frame is shown.
@@ -53,8 +71,9 @@ function lack(codec) {
 
 window.suite = {
   async join(url, token, options) {
-    const { camera = true, microphone = true, publish = {}, secret = null, without = null, resolution = { width: 1280, height: 720, frameRate: 30 }, ...roomOptions } = options;
+    const { camera = true, microphone = true, publish = {}, secret = null, without = null, relays = null, resolution = { width: 1280, height: 720, frameRate: 30 }, ...roomOptions } = options;
     if (without) lack(without);
+    if (relays) useRelays(relays);
     if (secret) {
       const keyProvider = new ExternalE2EEKeyProvider();
       roomOptions.e2ee = { keyProvider, worker: new Worker('/e2ee-worker.js') };
@@ -210,15 +229,21 @@ window.suite = {
     const inbound = await window.suite.inbound(identity, 'microphone');
     return inbound && inbound.totalAudioEnergy > 0.0001 ? inbound.totalAudioEnergy : null;
   },
-  /// What carries the media of this participant, sent or received: the protocols of the candidate pairs in use.
-  async protocols() {
+  /// The local candidates that carry the media of this participant, sent or received.
+  async candidates() {
     const all = (await Promise.all([null, ...state.room.remoteParticipants.keys()].map((identity) => reports(identity, 'camera')))).flat();
     const by = new Map(all.map((report) => [report.id, report]));
     const chosen = all.filter(({ type }) => type === 'transport').map(({ selectedCandidatePairId }) => by.get(selectedCandidatePairId));
     // Firefox has no report of a transport.
     const pairs = chosen.length ? chosen : all.filter(({ type, selected }) => type === 'candidate-pair' && selected);
-    return [...new Set(pairs.map((pair) => by.get(pair?.localCandidateId)?.protocol))].sort();
+    return pairs.map((pair) => by.get(pair?.localCandidateId));
   },
+  protocols: async () => [...new Set((await window.suite.candidates()).map((candidate) => candidate?.protocol))].sort(),
+  /// How each candidate in use comes to its address, and how a relay is spoken to.
+  paths: async () => [...new Set((await window.suite.candidates()).map((candidate) => `${candidate?.candidateType} ${candidate?.relayProtocol ?? ''}`))].sort(),
+  isRelayed: async (protocol) => (await window.suite.paths()).join() === `relay ${protocol}`,
+  /// URLs of servers this client was told of.
+  toldServers: () => state.told,
   usesOnly: async (protocol) => (await window.suite.protocols()).join() === protocol,
   async transport() {
     const all = await reports(null, 'camera');

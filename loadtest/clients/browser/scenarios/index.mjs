@@ -6,6 +6,7 @@ import { meets } from './meet.mjs';
 import { networks } from './network.mjs';
 import { protocols } from './protocols.mjs';
 import { rooms } from './room.mjs';
+import { turns } from './turn.mjs';
 import { whips } from './whip.mjs';
 
-export const scenarios = [...calls, ...codecs, ...protocols, ...networks, ...foxes, ...rooms, ...hostile, ...meets, ...whips];
+export const scenarios = [...calls, ...codecs, ...protocols, ...networks, ...turns, ...foxes, ...rooms, ...hostile, ...meets, ...whips];

@@ -12,13 +12,13 @@ const TWO_CONNECTIONS = { singlePeerConnection: false };
 
 const seconds = (n) => new Promise((resolve) => setTimeout(resolve, n * 1_000));
 
-async function pair(one, other, room, options) {
+export async function pair(one, other, room, options) {
   const alice = await Participant.join(one, 'alice', room, { room: { ...SMALL, ...options } });
   const bob = await Participant.join(other, 'bob', room, { room: { ...SMALL, ...options } });
   return { alice, bob, views: [[alice, 'bob'], [bob, 'alice']] };
 }
 
-async function seeAndHear(views, patience = 20_000) {
+export async function seeAndHear(views, patience = 20_000) {
   for (const [viewer, other] of views) {
     const { framesDecoded = 0, packetsReceived = 0 } = (await viewer.call('inbound', other, 'camera')) ?? {};
     await viewer.until(`frames of ${other}`, patience, 'decodesMore', other, 'camera', framesDecoded + 20);
@@ -27,7 +27,7 @@ async function seeAndHear(views, patience = 20_000) {
   }
 }
 
-async function dataBothWays(alice, bob, word) {
+export async function dataBothWays(alice, bob, word) {
   for (const [from, to] of [[alice, bob], [bob, alice]]) {
     for (const reliable of [true, false]) {
       const text = `${word} of ${from.identity}, ${reliable}`;
