@@ -74,7 +74,6 @@ fn once(backend: IoBackend) -> Result<(u64, u64)> {
         shards: 1,
         io_backend: backend,
         ports: Ports::Single(0),
-        bind: [127, 0, 0, 1].into(),
         socket_buffer_bytes: 4 << 20,
         transports_max: 64,
         ..NodeConfig::default()
