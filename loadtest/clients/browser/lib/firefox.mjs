@@ -1,6 +1,8 @@
 // Firefox with fake devices, shaped like what the suite knows of Chromium.
 import puppeteer from 'puppeteer-core';
 
+export const FIREFOX = '/usr/bin/firefox-esr';
+
 const PREFERENCES = {
   'media.navigator.streams.fake': true,
   'media.navigator.permission.disabled': true,
@@ -12,12 +14,13 @@ const PREFERENCES = {
   'media.gmp-manager.updateEnabled': false,
 };
 
-export async function launchFirefox() {
+export async function launchFirefox(options = {}) {
   const browser = await puppeteer.launch({
     browser: 'firefox',
-    executablePath: '/usr/bin/firefox-esr',
+    executablePath: FIREFOX,
     headless: true,
     extraPrefsFirefox: PREFERENCES,
+    ...options,
   });
   const opened = new Set();
   return {

@@ -3,7 +3,7 @@ import { spawn } from 'node:child_process';
 import { createWriteStream, mkdirSync } from 'node:fs';
 import path from 'node:path';
 import { fileURLToPath } from 'node:url';
-import { HOST_ADDRESS } from './namespace.mjs';
+import { HOST_ADDRESS, HOST_ADDRESS_V6, OUTSIDE_ADDRESS } from './namespace.mjs';
 
 const ROOT = path.resolve(path.dirname(fileURLToPath(import.meta.url)), '../../../..');
 export const RELEASE = path.join(ROOT, 'target/release');
@@ -22,6 +22,9 @@ export const VARIANTS = {
   'port per shard': { flags: ['--shards', '2', '--spill', 'forced', '--udp-port', '7882-7883'], named: true },
   mmsg: { flags: ['--io-backend', 'mmsg'], backend: 'mmsg' },
   'io_uring denied': { flags: [], deny: true, backend: 'mmsg' },
+  'dual stack': { flags: ['--node-ip', `${HOST_ADDRESS},${HOST_ADDRESS_V6}`], named: true },
+  'dual stack, two shards': { flags: ['--node-ip', `${HOST_ADDRESS},${HOST_ADDRESS_V6}`, '--shards', '2', '--spill', 'forced'], named: true },
+  'behind NAT': { flags: ['--node-ip', OUTSIDE_ADDRESS], named: true },
   dev: { dev: true, flags: ['--dev'], named: true },
 };
 
@@ -30,7 +33,8 @@ export class Server {
   static async start(name, more = []) {
     const variant = VARIANTS[name];
     const binary = path.join(RELEASE, 'auralink');
-    const own = ['serve', '--keys', `${KEY}: ${SECRET}`, '--node-ip', HOST_ADDRESS];
+    const own = ['serve', '--keys', `${KEY}: ${SECRET}`];
+    if (!variant.flags.includes('--node-ip')) own.push('--node-ip', HOST_ADDRESS);
     const flags = [...(variant.dev ? [] : own), ...variant.flags, ...more];
     const [program, args] = variant.deny
       ? [path.join(RELEASE, 'auralink-loadtest'), ['deny-io-uring', '--', binary, ...flags]]

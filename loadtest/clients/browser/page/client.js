@@ -191,15 +191,25 @@ window.suite = {
     const inbound = await window.suite.inbound(identity, 'microphone');
     return inbound && inbound.totalAudioEnergy > 0.0001 ? inbound.totalAudioEnergy : null;
   },
-  /// What carries the media of this participant, sent or received: the protocols of the candidate pairs in use.
-  async protocols() {
+  /// What carries the media of this participant, sent or received: the candidate pairs in use.
+  async pairs() {
     const all = (await Promise.all([null, ...state.room.remoteParticipants.keys()].map((identity) => reports(identity, 'camera')))).flat();
     const by = new Map(all.map((report) => [report.id, report]));
     const chosen = all.filter(({ type }) => type === 'transport').map(({ selectedCandidatePairId }) => by.get(selectedCandidatePairId));
     // Firefox has no report of a transport.
     const pairs = chosen.length ? chosen : all.filter(({ type, selected }) => type === 'candidate-pair' && selected);
-    return [...new Set(pairs.map((pair) => by.get(pair?.localCandidateId)?.protocol))].sort();
+    return pairs.map((pair) => ({ local: by.get(pair?.localCandidateId), remote: by.get(pair?.remoteCandidateId) }));
   },
+  /// The protocols of the pairs in use, and the server's addresses in them.
+  protocols: async () => [...new Set((await window.suite.pairs()).map(({ local }) => local?.protocol))].sort(),
+  servers: async () => [...new Set((await window.suite.pairs()).map(({ remote }) => remote?.address))].sort(),
+  /// Every address the server ever named.
+  async named() {
+    const all = await reports(null, 'camera');
+    return [...new Set(all.filter(({ type }) => type === 'remote-candidate').map(({ address }) => address))].sort();
+  },
+  /// Username fragment of the client's: another one after an ICE restart.
+  ufrag: () => /a=ice-ufrag:(\S+)/.exec(state.room.engine.pcManager.publisher.pc.localDescription.sdp)[1],
   usesOnly: async (protocol) => (await window.suite.protocols()).join() === protocol,
   async transport() {
     const all = await reports(null, 'camera');

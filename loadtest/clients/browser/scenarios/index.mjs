@@ -4,8 +4,9 @@ import { foxes } from './firefox.mjs';
 import { hostile } from './hostile.mjs';
 import { meets } from './meet.mjs';
 import { networks } from './network.mjs';
+import { paths } from './paths.mjs';
 import { protocols } from './protocols.mjs';
 import { rooms } from './room.mjs';
 import { whips } from './whip.mjs';
 
-export const scenarios = [...calls, ...codecs, ...protocols, ...networks, ...foxes, ...rooms, ...hostile, ...meets, ...whips];
+export const scenarios = [...calls, ...codecs, ...protocols, ...networks, ...paths, ...foxes, ...rooms, ...hostile, ...meets, ...whips];
