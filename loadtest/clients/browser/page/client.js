@@ -203,10 +203,10 @@ window.suite = {
   /// The protocols of the pairs in use, and the server's addresses in them.
   protocols: async () => [...new Set((await window.suite.pairs()).map(({ local }) => local?.protocol))].sort(),
   servers: async () => [...new Set((await window.suite.pairs()).map(({ remote }) => remote?.address))].sort(),
-  /// Every address the server ever named.
-  async named() {
-    const all = await reports(null, 'camera');
-    return [...new Set(all.filter(({ type }) => type === 'remote-candidate').map(({ address }) => address))].sort();
+  /// Every address the server's description names as a candidate.
+  named() {
+    const { sdp } = state.room.engine.pcManager.publisher.pc.remoteDescription;
+    return [...new Set([...sdp.matchAll(/^a=candidate:\S+ \d+ \w+ \d+ (\S+) /gm)].map(([, address]) => address))].sort();
   },
   /// Username fragment of the client's: another one after an ICE restart.
   ufrag: () => /a=ice-ufrag:(\S+)/.exec(state.room.engine.pcManager.publisher.pc.localDescription.sdp)[1],
