@@ -143,3 +143,35 @@ fn candidates_are_of_the_families_that_are_served() {
     let config = NodeConfig { shards: 1, bind: Some(V6), ports: ONE_PORT, ..NodeConfig::default() };
     assert!(Node::start(&config).is_err(), "an IPv4 address alone cannot be told of a node bound to IPv6");
 }
+
+#[test]
+fn a_host_without_ipv6_starts_and_tells_of_ipv4_alone() {
+    let started = || {
+        auralink_ring::seccomp::deny_ipv6().unwrap();
+        let config = NodeConfig {
+            shards: 2,
+            ports: ONE_PORT,
+            tcp_port: Some(0),
+            advertise: vec![V4, V6],
+            ..NodeConfig::default()
+        };
+        let (_node, handle, _events) = Node::start(&config).unwrap();
+        let candidates = handle.candidates(auralink_proto::ShardId(1)).iter();
+        candidates.map(|candidate| candidate.address.ip()).collect::<Vec<_>>()
+    };
+    // The filter is the thread's, and of what it starts.
+    assert_eq!(std::thread::spawn(started).join().unwrap(), [V4, V4]);
+}
+
+#[test]
+fn who_is_told_of_ipv4_alone_is_served_by_a_socket_of_ipv4_alone() {
+    let leaves_v6_free = |advertise: &[IpAddr]| {
+        let advertise = advertise.to_vec();
+        let config = NodeConfig { shards: 1, ports: ONE_PORT, advertise, ..NodeConfig::default() };
+        let (_node, handle, _events) = Node::start(&config).unwrap();
+        let port = handle.candidates(auralink_proto::ShardId(0))[0].address.port();
+        UdpSocket::bind((V6, port)).is_ok()
+    };
+    assert!(leaves_v6_free(&[V4]));
+    assert!(!leaves_v6_free(&[V4, V6]));
+}
