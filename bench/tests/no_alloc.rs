@@ -4,7 +4,7 @@
 #![allow(clippy::unwrap_used, clippy::panic, clippy::print_stderr, reason = "a test that tells its numbers")]
 
 use std::collections::HashMap;
-use std::net::{SocketAddr, UdpSocket};
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -115,9 +115,9 @@ fn resending_out_of_a_history_fed_by_a_lane_allocates_nothing() {
     assert!(stage.retransmitted() > 150 && stage.crossed() > 1_000);
 }
 
-/// A client's socket, read without waiting.
-fn socket() -> UdpSocket {
-    let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
+/// A client's socket, read without waiting; every other client has IPv6.
+fn socket(index: usize) -> UdpSocket {
+    let socket = UdpSocket::bind(if index.is_multiple_of(2) { "127.0.0.1:0" } else { "[::1]:0" }).unwrap();
     socket.set_nonblocking(true).unwrap();
     socket
 }
@@ -128,7 +128,7 @@ fn forward_through(backend: IoBackend, shards: u8) {
         shards,
         io_backend: backend,
         ports: Ports::Single(0),
-        bind: [127, 0, 0, 1].into(),
+        advertise: vec![Ipv4Addr::LOCALHOST.into(), Ipv6Addr::LOCALHOST.into()],
         spill: if shards > 1 { Spill::Forced } else { Spill::Home },
         socket_buffer_bytes: 1 << 20,
         transports_max: 64,
@@ -136,14 +136,15 @@ fn forward_through(backend: IoBackend, shards: u8) {
     };
     let (node, handle, mut events) = Node::start(&config).unwrap();
     let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
-    let sockets: Vec<UdpSocket> = (0..=SUBSCRIBERS).map(|_| socket()).collect();
+    let sockets: Vec<UdpSocket> = (0..=SUBSCRIBERS).map(socket).collect();
     let id = handle.place_room();
     let seats: Vec<Seat> = (sockets.iter().enumerate())
         .map(|(index, socket)| {
             let transport = handle.place_transport(id, index);
             let tracks = [handle.place_track(transport), handle.place_track(transport)];
-            let server = handle.candidates(transport.shard())[0].address;
-            Seat { transport, tracks, address: socket.local_addr().unwrap(), server }
+            let address = socket.local_addr().unwrap();
+            let server = handle.candidates(transport.shard())[usize::from(address.is_ipv6())].address;
+            Seat { transport, tracks, address, server }
         })
         .collect();
     let start = Instant::now();

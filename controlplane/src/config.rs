@@ -2,6 +2,7 @@
 //!
 //! TOML and LiveKit's YAML share this schema; see [`source`] for how files, environment and flags are laid over each other.
 
+pub mod addresses;
 pub mod check;
 pub mod flags;
 pub mod source;
@@ -12,6 +13,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use serde::{Deserialize, Serialize};
 
+pub use addresses::NodeIp;
 pub use check::ConfigError;
 use turn::{Turn, TurnServer};
 
@@ -129,10 +131,10 @@ pub struct Rtc {
     pub tcp_port: u16,
     /// Clients are offered TCP only.
     pub force_tcp: bool,
-    /// Advertised in candidates instead of the addresses found on the host.
-    pub node_ip: Option<IpAddr>,
-    /// Address the media sockets bind to.
-    pub bind: IpAddr,
+    /// Advertised in candidates instead of the addresses found on the host: one of each family at most, and of no other family.
+    pub node_ip: Option<NodeIp>,
+    /// Address the media sockets bind to, and its family the only one; every address of both families when not set.
+    pub bind: Option<IpAddr>,
     /// STUN servers clients are told of, as `host:port`.
     pub stun_servers: Vec<String>,
     /// TURN servers elsewhere clients are told of.
@@ -146,7 +148,7 @@ impl Default for Rtc {
             tcp_port: 7_881,
             force_tcp: false,
             node_ip: None,
-            bind: IpAddr::V4(Ipv4Addr::UNSPECIFIED),
+            bind: None,
             stun_servers: Vec::new(),
             turn_servers: Vec::new(),
         }
@@ -391,43 +393,6 @@ impl Config {
             ..Self::default()
         }
     }
-
-    /// Addresses for candidates, best first: the configured one, else the host's own, and loopback last in dev.
-    pub fn advertise(&self) -> Vec<IpAddr> {
-        if let Some(ip) = self.rtc.node_ip {
-            return vec![ip];
-        }
-        let table = std::fs::read_to_string("/proc/net/fib_trie").unwrap_or_default();
-        let mut addresses = local_addresses(&table);
-        if self.profile != Profile::Dev && addresses.iter().any(|ip| !ip.is_loopback()) {
-            addresses.retain(|ip| !ip.is_loopback());
-        }
-        if addresses.is_empty() {
-            addresses.push(IpAddr::V4(Ipv4Addr::LOCALHOST));
-        }
-        addresses
-    }
-}
-
-/// The host's IPv4 addresses in the kernel's forwarding table: leaves marked `/32 host LOCAL`, loopback last and once.
-fn local_addresses(fib_trie: &str) -> Vec<IpAddr> {
-    let mut addresses: Vec<Ipv4Addr> = Vec::new();
-    let mut leaf = None;
-    for line in fib_trie.lines().map(str::trim) {
-        if let Some(address) = line.strip_prefix("|-- ") {
-            leaf = address.parse().ok();
-        } else if line.starts_with("/32 host LOCAL")
-            && let Some(address) = leaf
-            && !addresses.contains(&address)
-            && (!address.is_loopback() || address == Ipv4Addr::LOCALHOST)
-            && !address.is_link_local()
-        {
-            addresses.push(address);
-        }
-    }
-    addresses.sort_by_key(Ipv4Addr::is_loopback);
-    addresses.truncate(8);
-    addresses.into_iter().map(IpAddr::V4).collect()
 }
 
 #[cfg(test)]
@@ -441,14 +406,5 @@ mod tests {
         for wrong in ["", "0", "70000", "7889-7882", "a-b", "1-2-3"] {
             assert!(wrong.parse::<UdpPorts>().is_err(), "{wrong}");
         }
-    }
-
-    #[test]
-    fn the_hosts_addresses_come_before_loopback() {
-        let table = "Main:\n  +-- 0.0.0.0/0 3 0 5\n     |-- 10.77.0.0\n        /24 link UNICAST\n     \
-                     |-- 127.0.0.1\n        /32 host LOCAL\n     |-- 10.77.0.1\n        /32 host LOCAL\n     \
-                     |-- 10.77.0.255\n        /32 link BROADCAST\nLocal:\n     |-- 127.0.0.1\n        /32 host LOCAL\n";
-        let found = local_addresses(table);
-        assert_eq!(found, ["10.77.0.1".parse::<IpAddr>().unwrap(), "127.0.0.1".parse().unwrap()]);
     }
 }

@@ -2,6 +2,7 @@
 #![forbid(unsafe_code)]
 
 use std::io::Write as _;
+use std::net::IpAddr;
 use std::process::ExitCode;
 
 use auralink_controlplane::auth::{Claims, Keys, VideoGrant};
@@ -107,11 +108,8 @@ fn stop_signal() -> std::io::Result<impl Future<Output = ()>> {
 fn greet(config: &Config) -> anyhow::Result<()> {
     let host = match config.bind_addresses.first() {
         Some(ip) if ip.is_loopback() => "localhost".to_owned(),
-        Some(ip) if !ip.is_unspecified() => match ip {
-            std::net::IpAddr::V6(ip) => format!("[{ip}]"),
-            std::net::IpAddr::V4(ip) => ip.to_string(),
-        },
-        _ => config.advertise().first().map_or_else(|| "localhost".into(), ToString::to_string),
+        Some(ip) if !ip.is_unspecified() => in_url(*ip),
+        _ => config.advertise().first().map_or_else(|| "localhost".into(), |ip| in_url(*ip)),
     };
     let port = config.port;
     say(&format!("AuraLink {} listens", env!("CARGO_PKG_VERSION")))?;
@@ -121,6 +119,14 @@ fn greet(config: &Config) -> anyhow::Result<()> {
         say(&format!("  secret  {DEV_SECRET}"))?;
     }
     say(&format!("  Meet    http://{host}:{port}/meet"))
+}
+
+/// An address as URLs write it (RFC 3986 §3.2.2).
+fn in_url(ip: IpAddr) -> String {
+    match ip {
+        IpAddr::V4(ip) => ip.to_string(),
+        IpAddr::V6(ip) => format!("[{ip}]"),
+    }
 }
 
 fn create_token(args: &TokenArgs) -> anyhow::Result<()> {

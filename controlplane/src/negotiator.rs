@@ -6,6 +6,7 @@
 
 pub mod answer;
 mod bind;
+mod candidates;
 pub mod catalogue;
 pub mod codec;
 pub mod offer;

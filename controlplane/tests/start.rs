@@ -72,6 +72,16 @@ fn missing_keys_bad_flags_and_bad_files_are_one_line_each() {
 }
 
 #[test]
+fn addresses_that_no_client_could_use_are_one_line_each() {
+    assert!(complaint(&["--node-ip", "10.0.0.1,10.0.0.2"]).contains("two addresses of one family"));
+    assert!(complaint(&["--node-ip", "::"]).contains("`::` is not an address"));
+    let body = "[rtc]\nbind = '127.0.0.1'\nudp_port = 7999\ntcp_port = 0\n";
+    let text =
+        complaint(&["--dev", "--port", &free_port(), "--node-ip", "2001:db8::7", "--config-body", body]);
+    assert!(text.contains("no address to advertise of the families media is bound to"), "{text}");
+}
+
+#[test]
 fn the_configuration_is_checked_and_printed_without_secrets() {
     assert!(auralink(&["check-config", "--dev"]).status.success());
     let printed = auralink(&["print-config", "--keys", "APIone: verysecret", "--udp-port", "7882-7889"]);

@@ -7,7 +7,7 @@ use clap::{Args, Parser, Subcommand};
 
 use crate::cli::rooms::RoomsArgs;
 
-use super::{IoBackend, Spill, UdpPorts};
+use super::{IoBackend, NodeIp, Spill, UdpPorts};
 
 /// AuraLink: a WebRTC platform that speaks LiveKit's wire protocol.
 #[derive(Parser, Debug)]
@@ -60,9 +60,9 @@ pub struct ServeArgs {
     /// TCP port of HTTP
     #[arg(long, value_name = "PORT")]
     pub port: Option<u16>,
-    /// Address told to clients for media
+    /// Address told to clients for media; one of IPv4 and one of IPv6 with a comma between them
     #[arg(long, value_name = "ADDRESS", env = "NODE_IP")]
-    pub node_ip: Option<IpAddr>,
+    pub node_ip: Option<NodeIp>,
     /// UDP port of media, or a range such as 7882-7889 for one port per shard
     #[arg(long, value_name = "PORT", env = "UDP_PORT")]
     pub udp_port: Option<UdpPorts>,

@@ -256,6 +256,29 @@ mod tests {
     }
 
     #[test]
+    fn the_nodes_address_is_text_or_a_mapping_of_families() {
+        let told = |body: &str| {
+            from_body(&format!("keys: {{a: b}}\nrtc: {{{body}}}")).map(|config| config.rtc.node_ip)
+        };
+        let pair = "203.0.113.7,2001:db8::7".parse().ok();
+        assert_eq!(told("node_ip: {v4: 203.0.113.7, v6: '2001:db8::7'}").unwrap(), pair);
+        assert_eq!(told("node_ip: '203.0.113.7, 2001:db8::7'").unwrap(), pair);
+        assert_eq!(told("node_ip: {v6: '2001:db8::7'}").unwrap(), "2001:db8::7".parse().ok());
+        assert_eq!(told("node_ip: {v4: '', v6: '2001:db8::7'}").unwrap(), "2001:db8::7".parse().ok());
+        for wrong in
+            ["node_ip: {v6: 203.0.113.7}", "node_ip: {v4: '2001:db8::7'}", "node_ip: {}", "node_ip: nine"]
+        {
+            assert!(matches!(told(wrong), Err(ConfigError::BadValue(_))), "{wrong}");
+        }
+        let toml =
+            from_body("keys = {a = 'b'}\nrtc.node_ip = {v4 = '203.0.113.7', v6 = '2001:db8::7'}").unwrap();
+        assert!(print(&toml).contains("node_ip = \"203.0.113.7,2001:db8::7\""));
+        let env = [("AURALINK__RTC__NODE_IP".to_owned(), "2001:db8::7".to_owned())].into_iter();
+        let args = ServeArgs { config_body: Some("keys: {a: b}".into()), ..ServeArgs::default() };
+        assert_eq!(load(&args, env, false).unwrap().config.rtc.node_ip, "2001:db8::7".parse().ok());
+    }
+
+    #[test]
     fn a_start_without_keys_is_refused_unless_nothing_was_asked() {
         let serve = load(&ServeArgs::default(), std::iter::empty(), false);
         assert!(matches!(serve, Err(ConfigError::NoKeys)));

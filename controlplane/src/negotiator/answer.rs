@@ -3,7 +3,7 @@
 use std::fmt::{self, Write as _};
 
 use auralink_proto::{
-    Candidate, Encoding, ExtensionMap, ExtensionUri, Fingerprint, IceCredentials, MediaKind, Protocol,
+    Candidate, Encoding, ExtensionMap, ExtensionUri, Fingerprint, IceCredentials, MediaKind,
 };
 
 use super::codec;
@@ -68,7 +68,7 @@ pub fn sent_extensions(offered: &ExtensionMap) -> ExtensionMap {
 pub(super) struct Text(pub(super) String);
 
 impl Text {
-    fn line(&mut self, line: fmt::Arguments<'_>) {
+    pub(super) fn line(&mut self, line: fmt::Arguments<'_>) {
         // Writing to a String cannot fail.
         let _ = self.0.write_fmt(line);
         self.0.push_str("\r\n");
@@ -111,7 +111,7 @@ pub fn write(shared: &Shared<'_>, sections: &[Section]) -> String {
         section_line(section, &mut text);
         if section.offered.usable {
             // One transport: the first bundled section names its candidates.
-            candidate_lines(std::mem::take(&mut candidates), &mut text);
+            super::candidates::write(std::mem::take(&mut candidates), &mut text);
             text.0.push_str(&transport);
             body(shared, section, &mut text);
         } else {
@@ -134,28 +134,6 @@ fn section_line(section: &Section, text: &mut Text) {
         _ => line!(text, "{}", offered.fmt),
     }
     line!(text, "c=IN IP4 0.0.0.0");
-}
-
-/// Type preferences of host candidates (RFC 8445 §5.1.2.2, RFC 6544 §4.2).
-const HOST: u32 = 126;
-const HOST_TCP: u32 = 90;
-
-fn candidate_lines(candidates: &[Candidate], text: &mut Text) {
-    for (index, candidate) in candidates.iter().enumerate() {
-        // RFC 8445 §5.1.2.1: host candidates, the local preference falling in order.
-        let order = index as u32;
-        let (ip, port) = (candidate.address.ip(), candidate.address.port());
-        let (protocol, kind, preference, more) = match candidate.protocol {
-            Protocol::Udp => ("udp", HOST, 65_535 - order, ""),
-            // RFC 6544 §4.2: below all of UDP, direction preference 4 for a passive host candidate.
-            Protocol::Tcp => ("tcp", HOST_TCP, (4 << 13) + 8_191 - order, " tcptype passive"),
-        };
-        let priority = (kind << 24) + (preference << 8) + 255;
-        line!(text, "a=candidate:{} 1 {protocol} {priority} {ip} {port} typ host{more}", index + 1);
-    }
-    if !candidates.is_empty() {
-        line!(text, "a=end-of-candidates");
-    }
 }
 
 /// What is the same in every section of one transport.

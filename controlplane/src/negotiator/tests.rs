@@ -227,7 +227,7 @@ fn the_answer_is_lite_passive_bundled_and_keeps_the_clients_numbers() {
         "a=ice-lite",
         "a=setup:passive",
         "a=candidate:1 1 udp 2130706431 10.77.0.1 7882 typ host",
-        "a=candidate:2 1 tcp 1520434943 10.77.0.1 7881 typ host tcptype passive",
+        "a=candidate:2 1 tcp 1520435199 10.77.0.1 7881 typ host tcptype passive",
         "a=end-of-candidates",
         "m=application 9 UDP/DTLS/SCTP webrtc-datachannel",
         "a=sctp-port:5000",

@@ -5,13 +5,13 @@
 
 use std::collections::HashMap;
 use std::io::{self, Read as _};
-use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream};
+use std::net::{IpAddr, Ipv6Addr, SocketAddr, TcpListener, TcpStream};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use auralink_proto::TransportId;
-use auralink_ring::{Interest, Readiness, bound_send_buffer};
+use auralink_ring::{Interest, Readiness, bound_send_buffer, plain};
 use auralink_rtc::framing::{FRAME_BYTES_MAX, PREFIX_BYTES, split_frame};
 use auralink_rtc::stun;
 use rtrb::Producer;
@@ -62,6 +62,14 @@ pub struct AcceptCounters {
 
 fn count(counter: &AtomicU64) {
     counter.fetch_add(1, Ordering::Relaxed);
+}
+
+/// Whose connections are counted together: an IPv4 address, or the 64 bits of IPv6 behind which one host chooses freely.
+fn crowd(remote: SocketAddr) -> IpAddr {
+    match remote.ip() {
+        IpAddr::V6(ip) => IpAddr::V6(Ipv6Addr::from_bits(ip.to_bits() & !u128::from(u64::MAX))),
+        v4 => v4,
+    }
 }
 
 struct Pending {
@@ -136,7 +144,7 @@ impl Acceptor {
             match self.listener.accept() {
                 Ok((socket, remote)) => {
                     count(&self.counters.accepted);
-                    if self.take_in(now, socket, remote).is_err() {
+                    if self.take_in(now, socket, plain(remote)).is_err() {
                         count(&self.counters.crowded);
                     }
                 }
@@ -157,18 +165,18 @@ impl Acceptor {
 
     /// An error when there is no room; dropping the socket closes it.
     fn take_in(&mut self, now: Instant, socket: TcpStream, remote: SocketAddr) -> io::Result<()> {
-        let of_address = self.by_address.get(&remote.ip()).copied().unwrap_or_default();
+        let of_address = self.by_address.get(&crowd(remote)).copied().unwrap_or_default();
         if self.pending.len() >= PENDING_MAX || of_address >= PENDING_PER_ADDRESS_MAX {
             return Err(io::ErrorKind::ResourceBusy.into());
         }
         socket.set_nonblocking(true)?;
         socket.set_nodelay(true)?;
         bound_send_buffer(&socket, SEND_BUFFER_BYTES)?;
-        let local = socket.local_addr()?.ip();
+        let local = plain(socket.local_addr()?).ip();
         let token = self.next_token;
         self.next_token = (token + 1) % LISTENERS;
         self.readiness.add(&socket, token, Interest::Read)?;
-        *self.by_address.entry(remote.ip()).or_default() += 1;
+        *self.by_address.entry(crowd(remote)).or_default() += 1;
         let deadline = now + FIRST_FRAME_WITHIN;
         self.pending.insert(token, Pending { socket, remote, local, bytes: Vec::new(), deadline });
         Ok(())
@@ -209,10 +217,10 @@ impl Acceptor {
 
     fn forget(&mut self, token: u64) -> Option<Pending> {
         let pending = self.pending.remove(&token)?;
-        if let Some(held) = self.by_address.get_mut(&pending.remote.ip()) {
+        if let Some(held) = self.by_address.get_mut(&crowd(pending.remote)) {
             *held -= 1;
             if *held == 0 {
-                self.by_address.remove(&pending.remote.ip());
+                self.by_address.remove(&crowd(pending.remote));
             }
         }
         // Watched no more by us; the shard's own set takes it.
@@ -268,8 +276,8 @@ mod tests {
 
     impl Bed {
         fn start() -> Self {
-            let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-            let address = listener.local_addr().unwrap();
+            let listener = auralink_ring::listen_both(0).unwrap();
+            let address = SocketAddr::from(([127, 0, 0, 1], listener.local_addr().unwrap().port()));
             let (door, arrivals) = RingBuffer::new(ARRIVALS_MAX);
             let (counters, stop) = (Arc::<AcceptCounters>::default(), Arc::new(AtomicBool::new(false)));
             let parking = vec![Parking::new(WakeHandle::new().unwrap())];
@@ -339,6 +347,26 @@ mod tests {
         let mut rest = vec![0; said.len() - arrival.bytes.len()];
         arrival.socket.read_exact(&mut rest).unwrap();
         assert_eq!([arrival.bytes, rest].concat(), said, "nothing is lost on the way");
+    }
+
+    #[test]
+    fn both_families_are_accepted_and_named_as_they_are() {
+        let mut bed = Bed::start();
+        for ip in ["127.0.0.1", "::1"] {
+            let to = SocketAddr::new(ip.parse().unwrap(), bed.address.port());
+            let mut client = TcpStream::connect(to).unwrap();
+            client.write_all(&framed(&request(0))).unwrap();
+            let arrival = bed.arrival();
+            assert_eq!((arrival.remote, arrival.local), (client.local_addr().unwrap(), to.ip()));
+        }
+    }
+
+    #[test]
+    fn who_chooses_among_the_addresses_of_a_network_is_one_crowd() {
+        let of = |text: &str| crowd(text.parse().unwrap());
+        assert_eq!(of("[2001:db8:1:2:3::4]:5"), of("[2001:db8:1:2:ffff::9]:6"));
+        assert_ne!(of("[2001:db8:1:2::]:5"), of("[2001:db8:1:3::]:5"));
+        assert_ne!(of("10.0.0.1:5"), of("10.0.0.2:5"));
     }
 
     #[test]

@@ -53,9 +53,9 @@ pub struct NodeConfig {
     pub tcp_port: Option<u16>,
     /// Only TCP is offered to clients, for tests and for networks known to lose UDP.
     pub force_tcp: bool,
-    /// Address the sockets bind to.
-    pub bind: IpAddr,
-    /// Addresses put into candidates, in order of preference.
+    /// Address the sockets bind to, and its family the only one; every address of both families when `None`.
+    pub bind: Option<IpAddr>,
+    /// Addresses put into candidates, as far as the sockets serve their family.
     pub advertise: Vec<IpAddr>,
     pub spill: Spill,
     pub steer: Steer,
@@ -75,7 +75,7 @@ impl Default for NodeConfig {
             ports: Ports::Single(7882),
             tcp_port: None,
             force_tcp: false,
-            bind: IpAddr::V4(Ipv4Addr::UNSPECIFIED),
+            bind: None,
             advertise: vec![IpAddr::V4(Ipv4Addr::LOCALHOST)],
             spill: Spill::Home,
             steer: Steer::Auto,

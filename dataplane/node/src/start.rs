@@ -1,7 +1,7 @@
 //! Starting and stopping the data plane. Whatever can fail fails here, before anything serves.
 
 use std::io;
-use std::net::{SocketAddr, TcpListener, UdpSocket};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, UdpSocket};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc;
@@ -10,8 +10,8 @@ use std::time::{Duration, Instant};
 
 use auralink_proto::{Candidate, Fingerprint, ShardId};
 use auralink_ring::{
-    Backend, BackendKind, BoundSocket, Sizes, SocketError, SocketOptions, Steering, WakeHandle, bind, pin_to,
-    probe_uring, usable_cpus,
+    Backend, BackendKind, BoundSocket, Sizes, SocketError, SocketOptions, Steering, WakeHandle, bind,
+    bind_both, listen as listen_on, listen_both, pin_to, probe_uring, usable_cpus,
 };
 use auralink_rtc::dtls::{Certificate, CertificateError};
 use auralink_rtc::egress::Egress;
@@ -48,11 +48,11 @@ pub enum StartError {
         "the kernel grants UDP sockets {granted} bytes of receive buffer, at least {RECEIVE_BUFFER_MIN} are needed; raise net.core.rmem_max"
     )]
     ReceiveBuffer { granted: usize },
-    #[error("cannot listen on TCP {address}: {source}; choose another rtc.tcp_port, or 0 for none")]
-    Listen { address: SocketAddr, source: io::Error },
     #[error("rtc.force_tcp needs rtc.tcp_port")]
     ForcedWithoutPort,
-    #[error("no address to advertise: set rtc.node_ip or --node-ip")]
+    #[error(
+        "no address to advertise of the families media is bound to: set rtc.node_ip or --node-ip, or see rtc.bind"
+    )]
     NothingToAdvertise,
     #[error(transparent)]
     Certificate(#[from] CertificateError),
@@ -78,9 +78,6 @@ impl Node {
         if shards > SHARDS_MAX {
             return Err(StartError::TooManyShards(shards));
         }
-        if config.advertise.is_empty() {
-            return Err(StartError::NothingToAdvertise);
-        }
         let io_backend = choose_backend(config.io_backend)?;
         let sockets = bind_sockets(config, shards)?;
         let listener = listen(config)?;
@@ -90,6 +87,7 @@ impl Node {
         let candidates =
             sockets.iter().map(|bound| candidates(config, bound, tcp_port)).collect::<Result<Vec<_>, _>>()?;
         let steering = attach_steering(config, &sockets);
+        let families = families(config, &sockets);
         let certificate = Certificate::generate()?;
         let handles = (0..shards)
             .map(|_| WakeHandle::new())
@@ -135,7 +133,7 @@ impl Node {
             }
         }
         let steered_by = if steering.is_some() { "bpf" } else { "lanes" };
-        tracing::info!(shards, io_backend = io_backend.as_str(), steered_by, "data plane started");
+        tracing::info!(shards, io_backend = io_backend.as_str(), steered_by, families, "data plane started");
         Ok((node, handle, events))
     }
 
@@ -301,19 +299,33 @@ fn attach_steering(config: &NodeConfig, sockets: &[BoundSocket]) -> Option<Arc<S
     }
 }
 
+/// The address of one family that sockets bind to; `None` for both. IPv4 alone where nobody is told of IPv6: its packets then pass
+/// through nothing of IPv6 in the kernel either, which is about one part in a hundred of what a packet costs there.
+fn bind_address(config: &NodeConfig) -> Option<IpAddr> {
+    let tells_v6 = config.advertise.iter().any(IpAddr::is_ipv6);
+    config.bind.or_else(|| (!tells_v6).then_some(IpAddr::V4(Ipv4Addr::UNSPECIFIED)))
+}
+
+fn bind_media(config: &NodeConfig, port: u16, options: SocketOptions) -> Result<BoundSocket, SocketError> {
+    match bind_address(config) {
+        Some(ip) => bind(SocketAddr::new(ip, port), options),
+        None => bind_both(port, options),
+    }
+}
+
 fn bind_sockets(config: &NodeConfig, shards: usize) -> Result<Vec<BoundSocket>, StartError> {
     let exclusive = SocketOptions { buffer_bytes: config.socket_buffer_bytes, reuse_port: false };
     let sockets = match config.ports {
         Ports::Single(port) => {
             // Bound alone first: with SO_REUSEPORT another process on the port would go unnoticed and take half the calls.
-            let first = bind(SocketAddr::new(config.bind, port), exclusive)?;
+            let first = bind_media(config, port, exclusive)?;
             if shards == 1 {
                 vec![first]
             } else {
                 let port = local_port(&first.socket)?;
                 drop(first);
                 let shared = SocketOptions { reuse_port: true, ..exclusive };
-                let bind_shared = |_| bind(SocketAddr::new(config.bind, port), shared);
+                let bind_shared = |_| bind_media(config, port, shared);
                 (0..shards).map(bind_shared).collect::<Result<Vec<_>, _>>()?
             }
         }
@@ -322,10 +334,13 @@ fn bind_sockets(config: &NodeConfig, shards: usize) -> Result<Vec<BoundSocket>, 
             if last < first || ports < shards {
                 return Err(StartError::PortRange { shards, first, last, ports });
             }
-            let bind_own = |index| bind(SocketAddr::new(config.bind, first + index as u16), exclusive);
+            let bind_own = |index| bind_media(config, first + index as u16, exclusive);
             (0..shards).map(bind_own).collect::<Result<Vec<_>, _>>()?
         }
     };
+    if bind_address(config).is_none() && families(config, &sockets) == "ipv4" {
+        tracing::info!("no IPv6 in this kernel: media is carried over IPv4 alone");
+    }
     for bound in &sockets {
         let granted = bound.receive_buffer_bytes;
         if granted < RECEIVE_BUFFER_MIN {
@@ -342,12 +357,25 @@ fn bind_sockets(config: &NodeConfig, shards: usize) -> Result<Vec<BoundSocket>, 
     Ok(sockets)
 }
 
+/// What the sockets carry, for the log.
+fn families(config: &NodeConfig, sockets: &[BoundSocket]) -> &'static str {
+    let is_v6 = |bound: &BoundSocket| bound.socket.local_addr().is_ok_and(|ours| ours.is_ipv6());
+    match bind_address(config) {
+        _ if !sockets.iter().all(is_v6) => "ipv4",
+        Some(_) => "ipv6",
+        None => "ipv4 and ipv6",
+    }
+}
+
 fn listen(config: &NodeConfig) -> Result<Option<TcpListener>, StartError> {
     let Some(port) = config.tcp_port else {
         return if config.force_tcp { Err(StartError::ForcedWithoutPort) } else { Ok(None) };
     };
-    let address = SocketAddr::new(config.bind, port);
-    TcpListener::bind(address).map(Some).map_err(|source| StartError::Listen { address, source })
+    let listener = match bind_address(config) {
+        Some(ip) => listen_on(SocketAddr::new(ip, port)),
+        None => listen_both(port),
+    };
+    Ok(Some(listener?))
 }
 
 fn candidates(
@@ -355,13 +383,18 @@ fn candidates(
     bound: &BoundSocket,
     tcp_port: Option<u16>,
 ) -> Result<Vec<Candidate>, StartError> {
-    let udp_port = local_port(&bound.socket)?;
-    let advertised = || config.advertise.iter();
-    let udp = advertised().map(|ip| Candidate::udp(SocketAddr::new(*ip, udp_port)));
+    let address = bound.socket.local_addr().map_err(StartError::Thread)?;
+    let serves = |ip: &IpAddr| match bind_address(config) {
+        None => ip.is_ipv4() || address.is_ipv6(),
+        Some(bound) => bound.is_ipv4() == ip.is_ipv4(),
+    };
+    let advertised = || config.advertise.iter().copied().filter(serves);
+    let udp = advertised().map(|ip| Candidate::udp(SocketAddr::new(ip, address.port())));
     let tcp = tcp_port
         .into_iter()
-        .flat_map(|port| advertised().map(move |ip| Candidate::tcp(SocketAddr::new(*ip, port))));
-    Ok(udp.filter(|_| !config.force_tcp).chain(tcp).collect())
+        .flat_map(|port| advertised().map(move |ip| Candidate::tcp(SocketAddr::new(ip, port))));
+    let candidates: Vec<_> = udp.filter(|_| !config.force_tcp).chain(tcp).collect();
+    if candidates.is_empty() { Err(StartError::NothingToAdvertise) } else { Ok(candidates) }
 }
 
 fn local_port(socket: &UdpSocket) -> Result<u16, StartError> {

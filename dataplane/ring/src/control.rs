@@ -1,6 +1,6 @@
 //! Socket addresses and control messages in the kernel's own layout (ip(7), udp(7), socket(7)).
 
-use std::net::{IpAddr, Ipv4Addr, SocketAddr, SocketAddrV4, SocketAddrV6};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV4};
 
 /// Room for packet info, timestamp, GRO size and overflow count of one received message.
 pub(crate) const RECEIVE_CONTROL_BYTES: usize = 192;
@@ -45,7 +45,8 @@ fn as_bytes(storage: &libc::sockaddr_storage) -> &[u8] {
     unsafe { std::slice::from_raw_parts((&raw const *storage).cast(), size_of::<libc::sockaddr_storage>()) }
 }
 
-/// Reads a `sockaddr_in` or `sockaddr_in6` from the start of `bytes`.
+/// Reads a `sockaddr_in` or `sockaddr_in6` from the start of `bytes`. An IPv4 peer of a socket for both families comes mapped into
+/// IPv6 and leaves as what it is.
 pub(crate) fn parse_address(bytes: &[u8]) -> Option<SocketAddr> {
     let family = u16::from_ne_bytes(*bytes.first_chunk::<2>()?);
     let port = u16::from_be_bytes(bytes.get(2..4)?.try_into().ok()?);
@@ -56,7 +57,7 @@ pub(crate) fn parse_address(bytes: &[u8]) -> Option<SocketAddr> {
         }
         libc::AF_INET6 => {
             let ip: [u8; 16] = bytes.get(8..24)?.try_into().ok()?;
-            Some(SocketAddr::V6(SocketAddrV6::new(ip.into(), port, 0, 0)))
+            Some(SocketAddr::new(Ipv6Addr::from(ip).to_canonical(), port))
         }
         _ => None,
     }
@@ -130,6 +131,10 @@ fn read_control(control: &mut ReceiveControl, level: i32, kind: i32, data: &[u8]
         (libc::IPPROTO_IP, libc::IP_PKTINFO) => {
             control.to = int(8).map(|addr| IpAddr::V4(Ipv4Addr::from(addr.to_ne_bytes())));
         }
+        // in6_pktinfo { addr, ifindex }: the header's destination, of IPv4 too.
+        (libc::IPPROTO_IPV6, libc::IPV6_PKTINFO) => {
+            control.to = data.first_chunk::<16>().map(|addr| Ipv6Addr::from(*addr).to_canonical());
+        }
         (libc::SOL_UDP, libc::UDP_GRO) => control.segment = int(0).and_then(|v| u16::try_from(v).ok()),
         (libc::SOL_SOCKET, libc::SCM_TIMESTAMPNS) => {
             control.realtime_ns =
@@ -146,12 +151,19 @@ pub(crate) fn write_control(
     from: Option<IpAddr>,
     segment: Option<u16>,
 ) -> usize {
-    let mut at = 0;
-    if let Some(IpAddr::V4(ip)) = from {
-        let mut info = [0_u8; 12];
-        info[4..8].copy_from_slice(&ip.octets());
-        at += write_message(&mut out[at..], libc::IPPROTO_IP, libc::IP_PKTINFO, &info);
-    }
+    let mut at = match from {
+        Some(IpAddr::V4(ip)) => {
+            let mut info = [0_u8; 12];
+            info[4..8].copy_from_slice(&ip.octets());
+            write_message(out, libc::IPPROTO_IP, libc::IP_PKTINFO, &info)
+        }
+        Some(IpAddr::V6(ip)) => {
+            let mut info = [0_u8; 20];
+            info[..16].copy_from_slice(&ip.octets());
+            write_message(out, libc::IPPROTO_IPV6, libc::IPV6_PKTINFO, &info)
+        }
+        None => 0,
+    };
     if let Some(segment) = segment {
         at += write_message(&mut out[at..], libc::SOL_UDP, libc::UDP_SEGMENT, &segment.to_ne_bytes());
     }
@@ -181,6 +193,8 @@ mod tests {
             assert_eq!(RawAddress::from(address).parse(), Some(address));
         }
         assert_eq!(RawAddress::empty().parse(), None);
+        let mapped: SocketAddr = "[::ffff:10.77.0.1]:9".parse().unwrap();
+        assert_eq!(RawAddress::from(mapped).parse(), Some("10.77.0.1:9".parse().unwrap()));
     }
 
     #[test]
@@ -191,14 +205,21 @@ mod tests {
         assert_eq!(len, 32 + 24);
         // A packet info written as `spec_dst` reads back as nothing in `addr`: the two directions differ.
         assert_eq!(parse_control(&bytes[..len]).to, Some(IpAddr::from([0, 0, 0, 0])));
+        for (ip, read) in [("2001:db8::7", "2001:db8::7"), ("::ffff:10.77.0.1", "10.77.0.1")] {
+            let len = write_control(&mut bytes, Some(ip.parse().unwrap()), Some(1_100));
+            assert_eq!(len, 40 + 24);
+            assert_eq!(parse_control(&bytes[..len]).to, Some(read.parse().unwrap()));
+        }
     }
 
     #[test]
     fn truncated_control_never_panics() {
         let mut bytes = [0; SEND_CONTROL_BYTES];
-        let len = write_control(&mut bytes, Some([1, 2, 3, 4].into()), Some(9));
-        for cut in 0..len {
-            parse_control(&bytes[..cut]);
+        for from in [IpAddr::from([1, 2, 3, 4]), IpAddr::from([7_u8; 16])] {
+            let len = write_control(&mut bytes, Some(from), Some(9));
+            for cut in 0..len {
+                parse_control(&bytes[..cut]);
+            }
         }
         let mut absurd = [0xff; 64];
         parse_control(&absurd);

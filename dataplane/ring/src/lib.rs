@@ -28,6 +28,6 @@ pub use backend::{
 pub use heap::heap_bytes;
 pub use pin::{pin_to, usable_cpus};
 pub use readiness::{Interest, Readiness, Ready, bound_send_buffer};
-pub use socket::{BoundSocket, SocketError, SocketOptions, bind};
+pub use socket::{BoundSocket, SocketError, SocketOptions, bind, bind_both, listen, listen_both, plain};
 pub use steer::Steering;
 pub use wake::WakeHandle;

@@ -5,7 +5,7 @@
 // Ends with status 1 if any scenario fails; never skips one.
 import assert from 'node:assert/strict';
 import { dispose } from '@livekit/rtc-node';
-import { withoutUdp } from '../browser/lib/firewall.mjs';
+import { withoutIpv4, withoutUdp } from '../browser/lib/firewall.mjs';
 import { enterNamespace } from '../browser/lib/namespace.mjs';
 import { Proxy } from '../browser/lib/proxy.mjs';
 import { KEY, PORT, Server, WS_URL } from '../browser/lib/server.mjs';
@@ -57,6 +57,14 @@ async function tcp(context) {
     return peers;
   });
 }
+
+/// The same where nothing of IPv4 arrives.
+const ipv6 = (context) =>
+  withoutIpv4(async () => {
+    const peers = await media(context);
+    assert.equal(await context.server.metric('auralink_shard_streams'), 0, 'it is UDP');
+    return peers;
+  });
 
 async function data({ room }) {
   const [alice, bob] = await pair(room);
@@ -167,7 +175,7 @@ async function outage({ room }) {
   }
 }
 
-const SCENARIOS = { media, 'UDP blocked': tcp, data, streams, rpc, attributes, resume, outage, 'server API': serverApi };
+const SCENARIOS = { media, 'UDP blocked': tcp, 'IPv6 alone': ipv6, data, streams, rpc, attributes, resume, outage, 'server API': serverApi };
 /// A fault of ours fails twice; both accounts are printed.
 const ATTEMPTS = 2;
 const DISPOSE_PATIENCE_MS = 10_000;
@@ -176,7 +184,7 @@ if (enterNamespace()) {
   const chosen = Object.entries(SCENARIOS).filter(([name]) => name.includes(process.argv[2] ?? ''));
   const failed = [];
   const webhooks = await Webhooks.start();
-  const server = await Server.start('default', ['--config-body', `[webhook]\napi_key = "${KEY}"\nurls = ["http://127.0.0.1:${WEBHOOK_PORT}/"]\n`]);
+  const server = await Server.start('dual stack', ['--config-body', `[webhook]\napi_key = "${KEY}"\nurls = ["http://127.0.0.1:${WEBHOOK_PORT}/"]\n`]);
   for (const [name, run] of chosen) {
     for (let attempt = 1; attempt <= ATTEMPTS; attempt++) {
       const start = Date.now();

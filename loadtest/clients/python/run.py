@@ -6,7 +6,7 @@
 import asyncio
 
 from server_api import server_api
-from suite import SIZE, Peer, Relay, run, without_udp
+from suite import SIZE, Peer, Relay, run, without_ipv4, without_udp
 
 RELAY_PORT = 7891
 RELAY_URL = f"ws://127.0.0.1:{RELAY_PORT}"
@@ -48,6 +48,14 @@ async def tcp(room, server):
     with without_udp():
         peers = await media(room, server)
         assert server.metric("auralink_shard_streams") >= 2, "the server holds connections"
+        return peers
+
+
+async def ipv6(room, server):
+    """The same where nothing of IPv4 arrives."""
+    with without_ipv4():
+        peers = await media(room, server)
+        assert server.metric("auralink_shard_streams") == 0, "it is UDP"
         return peers
 
 
@@ -181,4 +189,4 @@ async def outage(room, server):
         relay.close()
 
 
-run("python", [media, tcp, data, streams, rpc, attributes, mute, resume, outage, server_api])
+run("python", [media, tcp, ipv6, data, streams, rpc, attributes, mute, resume, outage, server_api])

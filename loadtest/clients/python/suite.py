@@ -17,6 +17,7 @@ ROOT = Path(__file__).resolve().parents[3]
 KEY = "suitekey"
 SECRET = "a-secret-of-the-python-suite-0123456789"
 HOST = "10.77.0.1"
+HOST_V6 = "fd77::1"
 PORT = 7880
 WS_URL = f"ws://127.0.0.1:{PORT}"
 HTTP_URL = f"http://127.0.0.1:{PORT}"
@@ -54,7 +55,7 @@ class Server:
         artifacts.mkdir(exist_ok=True)
         self.log = open(artifacts / f"server-{suite}.log", "wb")
         binary = ROOT / "target/release/auralink"
-        arguments = [binary, "serve", "--keys", f"{KEY}: {SECRET}", "--node-ip", HOST]
+        arguments = [binary, "serve", "--keys", f"{KEY}: {SECRET}", "--node-ip", f"{HOST},{HOST_V6}"]
         self.process = subprocess.Popen(arguments, stdout=self.log, stderr=self.log)
         deadline = time.monotonic() + 10
         while True:
@@ -74,6 +75,23 @@ class Server:
         self.process.terminate()
         if self.process.wait(timeout=10) != 0:
             raise RuntimeError(f"the server ended with {self.process.returncode}")
+
+
+@contextlib.contextmanager
+def without_ipv4():
+    """Gives this namespace an address of IPv6 and drops media by IPv4 meanwhile, whatever carries it."""
+    nft = lambda rule: subprocess.run(["/usr/sbin/nft", rule], check=True)
+    address = lambda *words: subprocess.run(["/sbin/ip", "addr", words[0], f"{HOST_V6}/64", "dev", "v0", *words[1:]], check=True)
+    address("add", "nodad")
+    nft("add table ip suite")
+    try:
+        nft("add chain ip suite out { type filter hook output priority 0; }")
+        nft("add rule ip suite out udp dport 7882-7889 drop")
+        nft("add rule ip suite out tcp dport 7881 drop")
+        yield
+    finally:
+        nft("delete table ip suite")
+        address("del")
 
 
 @contextlib.contextmanager

@@ -4,7 +4,7 @@
 //! is how the node receives it and sends it on.
 
 use std::collections::BTreeMap;
-use std::net::UdpSocket;
+use std::net::{Ipv4Addr, Ipv6Addr, UdpSocket};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
@@ -74,7 +74,8 @@ fn once(backend: IoBackend) -> Result<(u64, u64)> {
         shards: 1,
         io_backend: backend,
         ports: Ports::Single(0),
-        bind: [127, 0, 0, 1].into(),
+        // Clients of IPv4 on the socket that serves both families.
+        advertise: vec![Ipv4Addr::LOCALHOST.into(), Ipv6Addr::LOCALHOST.into()],
         socket_buffer_bytes: 4 << 20,
         transports_max: 64,
         ..NodeConfig::default()

@@ -12,6 +12,13 @@ use crate::units::{Protocol, Route};
 /// A tuple not checked for this long may be forgotten for a new one. Browsers check idle pairs every 15 s at most.
 const IDLE: Duration = Duration::from_secs(20);
 
+/// A datagram tuple not checked for this long is forgotten: what a NAT or a network that is gone left behind. No client checks a pair
+/// it still counts on so rarely.
+const FORGOTTEN: Duration = Duration::from_secs(40);
+/// The nominated tuple may be silent for this long before another mapping of its pair stands in. Clients check the pair they use
+/// every 2.5 to 6 s, and all their pairs within less than a second of each other.
+const REBOUND_AFTER: Duration = Duration::from_secs(1);
+
 /// Checks remembered by transaction. At one check per pair in 2.5 s, minutes.
 const SEEN_MAX: usize = 64;
 
@@ -92,9 +99,12 @@ impl Lite {
         self.touch(now, route, message.priority.unwrap_or_default())?;
         if message.use_candidate {
             self.nominate(route, is_current);
+        } else if !is_current || self.previous.is_none() {
+            self.follow_rebinding(now, route);
         }
         if self.nominated.is_none_or(|nominated| nominated == *route) {
             self.consent = now;
+            self.forget_idle(now);
         }
         // Without room the answer is lost, and the peer asks again.
         egress.push(route, out.get(..len).unwrap_or_default());
@@ -180,6 +190,38 @@ impl Lite {
         } else {
             self.challenger = Some(*route);
         }
+    }
+
+    /// A NAT gave the nominated pair another mapping. The peer knows nothing of it and names nothing anew: it checks as ever, and
+    /// we see another address. What tells is that the old one is silent, and that the same local candidate (by its local
+    /// preference) checks the same address of ours.
+    fn follow_rebinding(&mut self, now: Instant, route: &Route) {
+        let tuple = |route: &Route| self.tuples.iter().find(|tuple| tuple.route == *route);
+        let (Some(old), Some(new)) = (self.nominated.as_ref().and_then(tuple), tuple(route)) else { return };
+        // Without the type preference: some clients' later checks say "host" where the first ones said "peer-reflexive".
+        let is_same_pair = old.priority << 8 == new.priority << 8
+            && old.route.local == new.route.local
+            && (old.route.protocol, new.route.protocol) == (Protocol::Udp, Protocol::Udp);
+        let silence = now.saturating_duration_since(old.checked);
+        if old.route != new.route && is_same_pair && silence >= REBOUND_AFTER {
+            self.nominated = Some(*route);
+            self.challenger = None;
+            self.events.push_back(IceEvent::Nominated(*route));
+        }
+    }
+
+    /// Datagram tuples that nobody checks any more. Connections say themselves when they end.
+    fn forget_idle(&mut self, now: Instant) {
+        let Self { tuples, nominated, events, .. } = self;
+        tuples.retain(|tuple| {
+            let is_kept = Some(tuple.route) == *nominated
+                || tuple.route.protocol == Protocol::Tcp
+                || now.saturating_duration_since(tuple.checked) < FORGOTTEN;
+            if !is_kept {
+                events.push_back(IceEvent::Evicted(tuple.route));
+            }
+            is_kept
+        });
     }
 
     pub(crate) fn poll_event(&mut self) -> Option<IceEvent> {

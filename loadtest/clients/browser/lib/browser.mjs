@@ -11,7 +11,8 @@ import { SPKI } from './certificate.mjs';
 import { KEY, SECRET, WS_URL } from './server.mjs';
 
 const HERE = path.dirname(fileURLToPath(import.meta.url));
-const PAGE_PORT = 7900;
+export const PAGE_PORT = 7900;
+export const CHROMIUM = '/usr/lib/chromium/chromium';
 const FLAGS = [
   '--no-sandbox',
   '--disable-gpu',
@@ -57,10 +58,10 @@ export async function servePage() {
   return server;
 }
 
-export async function launch() {
+export async function launch(executablePath = CHROMIUM) {
   const profile = mkdtempSync(path.join(tmpdir(), 'auralink-chromium-'));
   const context = await chromium.launchPersistentContext(profile, {
-    executablePath: '/usr/lib/chromium/chromium',
+    executablePath,
     headless: true,
     chromiumSandbox: false,
     args: FLAGS,
@@ -83,13 +84,13 @@ export async function token(identity, room, grants = {}, options = {}) {
 /// One participant: a page of its own. Calls on it run in the page (see page/client.js).
 export class Participant {
   static async join(context, identity, room, options = {}) {
-    const self = await Participant.open(context, identity);
+    const self = await Participant.open(context, identity, options.loopback);
     self.joined = await self.call('join', options.url ?? WS_URL, await token(identity, room, options.grants), options.room ?? {});
     return self;
   }
 
-  /// The page alone.
-  static async open(context, identity) {
+  /// The page alone, from either loopback address.
+  static async open(context, identity, loopback = '127.0.0.1') {
     const page = await context.newPage();
     const self = new Participant();
     self.page = page;
@@ -97,7 +98,7 @@ export class Participant {
     self.logs = [];
     page.on('console', (message) => self.logs.push(`${message.type()}: ${message.text()}`));
     page.on('pageerror', (error) => self.logs.push(`error: ${error.message}`));
-    await page.goto(`http://127.0.0.1:${PAGE_PORT}/`);
+    await page.goto(`http://${loopback}:${PAGE_PORT}/`);
     return self;
   }
 

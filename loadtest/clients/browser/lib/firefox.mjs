@@ -5,6 +5,8 @@ import path from 'node:path';
 import puppeteer from 'puppeteer-core';
 import { trustIn } from './certificate.mjs';
 
+export const FIREFOX = '/usr/bin/firefox-esr';
+
 const PREFERENCES = {
   'media.navigator.streams.fake': true,
   'media.navigator.permission.disabled': true,
@@ -16,15 +18,16 @@ const PREFERENCES = {
   'media.gmp-manager.updateEnabled': false,
 };
 
-export async function launchFirefox() {
+export async function launchFirefox(options = {}) {
   const profile = mkdtempSync(path.join(tmpdir(), 'auralink-firefox-'));
   trustIn(profile);
   const browser = await puppeteer.launch({
     browser: 'firefox',
-    executablePath: '/usr/bin/firefox-esr',
+    executablePath: FIREFOX,
     headless: true,
     userDataDir: profile,
     extraPrefsFirefox: PREFERENCES,
+    ...options,
   });
   const opened = new Set();
   return {

@@ -23,6 +23,10 @@ const SET_UP = [
 
 const MARK = 'AURALINK_NAMESPACE';
 
+/// The server's addresses in scenarios that bring their own networks along (see scenarios/paths.mjs).
+export const HOST_ADDRESS_V6 = 'fd77::1';
+export const OUTSIDE_ADDRESS = '203.0.113.7';
+
 /// Whether we are inside already; if not, starts ourselves inside and ends with the same result.
 export function enterNamespace() {
   if (process.env[MARK]) return true;

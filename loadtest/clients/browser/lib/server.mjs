@@ -4,7 +4,7 @@ import { createWriteStream, mkdirSync } from 'node:fs';
 import path from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { CERT_FILE, KEY_FILE } from './certificate.mjs';
-import { HOST_ADDRESS, HOST_NAME } from './namespace.mjs';
+import { HOST_ADDRESS, HOST_ADDRESS_V6, HOST_NAME, OUTSIDE_ADDRESS } from './namespace.mjs';
 
 const ROOT = path.resolve(path.dirname(fileURLToPath(import.meta.url)), '../../../..');
 export const RELEASE = path.join(ROOT, 'target/release');
@@ -43,6 +43,9 @@ export const VARIANTS = {
   'io_uring denied': { flags: [], deny: true, backend: 'mmsg', named: true },
   turn: { flags: turn({ cert_file: CERT_FILE, key_file: KEY_FILE }), named: true },
   'turn behind a balancer': { flags: turn({ external_tls: true }), named: true },
+  'dual stack': { flags: ['--node-ip', `${HOST_ADDRESS},${HOST_ADDRESS_V6}`], named: true },
+  'dual stack, two shards': { flags: ['--node-ip', `${HOST_ADDRESS},${HOST_ADDRESS_V6}`, '--shards', '2', '--spill', 'forced'], named: true },
+  'behind NAT': { flags: ['--node-ip', OUTSIDE_ADDRESS], named: true },
   dev: { dev: true, flags: ['--dev'], named: true },
 };
 
@@ -51,7 +54,8 @@ export class Server {
   static async start(name, more = []) {
     const variant = VARIANTS[name];
     const binary = path.join(RELEASE, 'auralink');
-    const own = ['serve', '--keys', `${KEY}: ${SECRET}`, '--node-ip', HOST_ADDRESS];
+    const own = ['serve', '--keys', `${KEY}: ${SECRET}`];
+    if (!variant.flags.includes('--node-ip')) own.push('--node-ip', HOST_ADDRESS);
     const flags = [...(variant.dev ? [] : own), ...variant.flags, ...more];
     const [program, args] = variant.deny
       ? [path.join(RELEASE, 'auralink-loadtest'), ['deny-io-uring', '--', binary, ...flags]]

@@ -229,18 +229,27 @@ window.suite = {
     const inbound = await window.suite.inbound(identity, 'microphone');
     return inbound && inbound.totalAudioEnergy > 0.0001 ? inbound.totalAudioEnergy : null;
   },
-  /// The local candidates that carry the media of this participant, sent or received.
-  async candidates() {
+  /// What carries the media of this participant, sent or received: the candidate pairs in use.
+  async pairs() {
     const all = (await Promise.all([null, ...state.room.remoteParticipants.keys()].map((identity) => reports(identity, 'camera')))).flat();
     const by = new Map(all.map((report) => [report.id, report]));
     const chosen = all.filter(({ type }) => type === 'transport').map(({ selectedCandidatePairId }) => by.get(selectedCandidatePairId));
     // Firefox has no report of a transport.
     const pairs = chosen.length ? chosen : all.filter(({ type, selected }) => type === 'candidate-pair' && selected);
-    return pairs.map((pair) => by.get(pair?.localCandidateId));
+    return pairs.map((pair) => ({ local: by.get(pair?.localCandidateId), remote: by.get(pair?.remoteCandidateId) }));
   },
-  protocols: async () => [...new Set((await window.suite.candidates()).map((candidate) => candidate?.protocol))].sort(),
+  /// The protocols of the pairs in use, and the server's addresses in them.
+  protocols: async () => [...new Set((await window.suite.pairs()).map(({ local }) => local?.protocol))].sort(),
+  servers: async () => [...new Set((await window.suite.pairs()).map(({ remote }) => remote?.address))].sort(),
+  /// Every address the server's description names as a candidate.
+  named() {
+    const { sdp } = state.room.engine.pcManager.publisher.pc.remoteDescription;
+    return [...new Set([...sdp.matchAll(/^a=candidate:\S+ \d+ \w+ \d+ (\S+) /gm)].map(([, address]) => address))].sort();
+  },
+  /// Username fragment of the client's: another one after an ICE restart.
+  ufrag: () => /a=ice-ufrag:(\S+)/.exec(state.room.engine.pcManager.publisher.pc.localDescription.sdp)[1],
   /// How each candidate in use comes to its address, and how a relay is spoken to.
-  paths: async () => [...new Set((await window.suite.candidates()).map((candidate) => `${candidate?.candidateType} ${candidate?.relayProtocol ?? ''}`))].sort(),
+  paths: async () => [...new Set((await window.suite.pairs()).map(({ local }) => `${local?.candidateType} ${local?.relayProtocol ?? ''}`))].sort(),
   isRelayed: async (protocol) => (await window.suite.paths()).join() === `relay ${protocol}`,
   /// URLs of servers this client was told of.
   toldServers: () => state.told,

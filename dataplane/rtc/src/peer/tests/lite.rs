@@ -184,3 +184,64 @@ fn a_connection_that_ends_takes_its_tuple_along_and_nothing_else() {
     let evicted: Vec<_> = events.iter().filter(|event| matches!(event, PeerEvent::Evicted(_))).collect();
     assert_eq!(evicted, [&PeerEvent::Evicted(over_tcp(2))]);
 }
+
+/// A lite agent whose peer checks over UDP; each step says when, from which port, with which priority, and what then is nominated.
+fn nominated_by(steps: &[(u64, u16, u32, bool)]) -> (Vec<u16>, Node) {
+    let mut node = lite_server();
+    let (start, pwd) = (Instant::now(), credentials("server").pwd);
+    let ports = steps.iter().map(|(at_ms, port, prio, use_candidate)| {
+        let now = start + Duration::from_millis(*at_ms);
+        let request = check("server:client", &pwd, *prio, *use_candidate, true);
+        node.handle(now, client_at(*port), &request).unwrap();
+        node.egress = Egress::new(4);
+        node.peer.route().map_or(0, |route| route.remote.port())
+    });
+    (ports.collect(), node)
+}
+
+const PEER_REFLEXIVE: u32 = 0x6e00_0a00;
+const HOST: u32 = 0x7e00_0a00;
+const OTHER_CANDIDATE: u32 = 0x6e00_0b00;
+
+#[test]
+fn a_nat_that_rebinds_is_followed_without_a_nomination() {
+    let steps = [(0, 1, PEER_REFLEXIVE, true), (2_500, 1, HOST, false), (5_000, 2, HOST, false)];
+    assert_eq!(nominated_by(&steps).0, [1, 1, 2]);
+    let steps = [(0, 1, PEER_REFLEXIVE, true), (5_000, 2, HOST, false), (10_000, 3, HOST, false)];
+    assert_eq!(nominated_by(&steps).0, [1, 2, 3], "and again");
+}
+
+#[test]
+fn checks_of_other_pairs_move_nothing_while_nobody_names_them() {
+    let first = (0, 1, PEER_REFLEXIVE, true);
+    assert_eq!(
+        nominated_by(&[first, (50, 2, PEER_REFLEXIVE, false)]).0,
+        [1, 1],
+        "the nominated one is not silent"
+    );
+    assert_eq!(
+        nominated_by(&[first, (5_000, 2, OTHER_CANDIDATE, false)]).0,
+        [1, 1],
+        "another candidate of the peer's"
+    );
+    let (_, mut node) = nominated_by(&[first]);
+    let request = check("server:client", &credentials("server").pwd, PEER_REFLEXIVE, false, true);
+    let elsewhere = Route { local: Some([10, 0, 0, 9].into()), ..over_udp(2) };
+    let later = Instant::now() + Duration::from_secs(5);
+    node.peer.handle_stun(later, &elsewhere, &request, &mut node.egress).unwrap();
+    assert_eq!(node.peer.route(), Some(over_udp(1)), "another address of ours");
+}
+
+#[test]
+fn what_a_nat_left_behind_is_forgotten() {
+    let mut steps = vec![(0, 1, PEER_REFLEXIVE, true), (0, 7, OTHER_CANDIDATE, false)];
+    steps.extend((1..=8).map(|n| (n * 5_000, 2, PEER_REFLEXIVE, false)));
+    let (_, node) = nominated_by(&steps[..9]);
+    assert!(node.peer.is_validated(&over_udp(1)) && node.peer.is_validated(&over_udp(7)));
+    let (_, mut node) = nominated_by(&steps);
+    assert!(!node.peer.is_validated(&over_udp(1)) && !node.peer.is_validated(&over_udp(7)));
+    assert!(node.peer.is_validated(&over_udp(2)));
+    let evicted =
+        std::iter::from_fn(|| node.peer.poll_event()).filter(|e| matches!(e, PeerEvent::Evicted(_)));
+    assert_eq!(evicted.count(), 2);
+}
