@@ -192,11 +192,12 @@ impl Acceptor {
                 }
             }
             Err(refusal) => {
-                self.forget(token);
+                // Before the socket closes: whoever sees that finds it counted.
                 match refusal {
                     Refusal::Silent => count(&self.counters.silent),
                     Refusal::Strange => count(&self.counters.strange),
                 }
+                self.forget(token);
             }
         }
     }
