@@ -215,7 +215,7 @@ fn forwarding_through_mmsg_allocates_nothing() {
 
 #[test]
 fn forwarding_through_two_threads_allocates_nothing() {
-    forward_through(IoBackend::Auto, 2);
+    forward_through(IoBackend::Uring, 2);
 }
 
 #[test]

@@ -37,9 +37,12 @@ pub enum Profile {
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize, clap::ValueEnum)]
 #[serde(rename_all = "lowercase")]
 pub enum IoBackend {
+    /// The one that measures cheaper: `mmsg`.
     #[default]
     Auto,
+    /// io_uring; refused at start where it is not allowed.
     Uring,
+    /// `recvmmsg` and `sendmmsg`.
     Mmsg,
 }
 

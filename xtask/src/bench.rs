@@ -33,11 +33,12 @@ struct Side {
 
 const URING: Side = Side { flags: &["--shards", "1", "--io-backend", "uring"], cpus: "1" };
 const MMSG: Side = Side { flags: &["--shards", "1", "--io-backend", "mmsg"], cpus: "1" };
-const TWO_SHARDS: Side = Side { flags: &["--shards", "2", "--spill", "forced"], cpus: "0,1" };
+const TWO_SHARDS: Side =
+    Side { flags: &["--shards", "2", "--spill", "forced", "--io-backend", "mmsg"], cpus: "0,1" };
 
 /// With room for everybody of the row `idle`: as many as 20,000 descriptors let the generator be.
 const WIDE: Side = Side {
-    flags: &["--shards", "1", "--io-backend", "uring", "--config-body", "[node]\ntransports_max = 12000\n"],
+    flags: &["--shards", "1", "--io-backend", "mmsg", "--config-body", "[node]\ntransports_max = 12000\n"],
     cpus: "1",
 };
 
@@ -92,7 +93,7 @@ const ROWS: [Row; 21] = [
     compare("audio", BOTH, HALF, "--workload audio --subscribers 100"),
     compare("meeting", BOTH, HALF, "--workload meeting --subscribers 8"),
     compare("loss", BOTH, HALF, "--subscribers 100 --loss 2"),
-    compare("two-shards", &[URING, TWO_SHARDS], Rooms::Exactly(1), "--subscribers 200"),
+    compare("two-shards", &[MMSG, TWO_SHARDS], Rooms::Exactly(1), "--subscribers 200"),
     alone(
         "join",
         Task::Repeat,
@@ -145,7 +146,7 @@ const fn compare(name: &'static str, sides: &'static [Side], rooms: Rooms, argum
 }
 
 const fn alone(name: &'static str, task: Task, rooms: Rooms, arguments: &'static str) -> Row {
-    Row { name, wire: Wire::Veth, sides: &[URING], task, rooms, arguments }
+    Row { name, wire: Wire::Veth, sides: &[MMSG], task, rooms, arguments }
 }
 
 /// How a row is run.

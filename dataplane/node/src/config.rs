@@ -7,7 +7,7 @@ use auralink_sfu::intake::IntakeLimit;
 /// How datagrams reach the kernel.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub enum IoBackend {
-    /// io_uring if the start-up probe succeeds, else `mmsg`.
+    /// The one that measures cheaper: `mmsg` (docs/adr/0012).
     #[default]
     Auto,
     Uring,

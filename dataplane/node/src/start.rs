@@ -271,14 +271,9 @@ fn shard_count(config: &NodeConfig) -> usize {
 }
 
 fn choose_backend(wanted: IoBackend) -> Result<BackendKind, StartError> {
-    match (wanted, probe_uring()) {
-        (IoBackend::Mmsg, _) => Ok(BackendKind::Mmsg),
-        (IoBackend::Auto | IoBackend::Uring, Ok(())) => Ok(BackendKind::Uring),
-        (IoBackend::Uring, Err(error)) => Err(StartError::Uring(error)),
-        (IoBackend::Auto, Err(error)) => {
-            tracing::warn!(%error, "io_uring is not available here; using mmsg");
-            Ok(BackendKind::Mmsg)
-        }
+    match wanted {
+        IoBackend::Auto | IoBackend::Mmsg => Ok(BackendKind::Mmsg),
+        IoBackend::Uring => probe_uring().map(|()| BackendKind::Uring).map_err(StartError::Uring),
     }
 }
 

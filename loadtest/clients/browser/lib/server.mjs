@@ -39,7 +39,7 @@ export const VARIANTS = {
   default: { flags: [] },
   'two shards': { flags: ['--shards', '2', '--spill', 'forced'], shards: 2 },
   'port per shard': { flags: ['--shards', '2', '--spill', 'forced', '--udp-port', '7882-7883'], named: true },
-  mmsg: { flags: ['--io-backend', 'mmsg'], backend: 'mmsg' },
+  uring: { flags: ['--io-backend', 'uring'], backend: 'uring' },
   'io_uring denied': { flags: [], deny: true, backend: 'mmsg', named: true },
   turn: { flags: turn({ cert_file: CERT_FILE, key_file: KEY_FILE }), named: true },
   'turn behind a balancer': { flags: turn({ external_tls: true }), named: true },

@@ -50,4 +50,4 @@ async function attacked({ one, two, room }) {
   return `\n${report}`;
 }
 
-export const hostile = [{ name: 'attacked', run: attacked, only: ['default', 'mmsg'] }];
+export const hostile = [{ name: 'attacked', run: attacked, only: ['default', 'uring'] }];

@@ -137,7 +137,7 @@ async function strangers(context) {
 export const networks = [
   { name: 'strangers on the TCP port', run: strangers, only: ['default'] },
   { name: 'TCP on demand', run: onDemand, only: ['default'] },
-  { name: 'UDP blocked', run: (context) => forcedTcp(context, context.two, {}), only: ['default', 'two shards', 'mmsg'] },
+  { name: 'UDP blocked', run: (context) => forcedTcp(context, context.two, {}), only: ['default', 'two shards', 'uring'] },
   { name: 'UDP blocked, two connections', run: (context) => forcedTcp(context, context.two, TWO_CONNECTIONS), only: ['default'] },
   { name: 'UDP blocked, Firefox', run: (context) => forcedTcp(context, context.fox, {}), only: ['default'], fox: true },
   { name: 'UDP ends', run: udpEnds, only: ['default'] },

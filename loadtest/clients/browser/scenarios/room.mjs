@@ -83,6 +83,6 @@ const five = (given) => gather(given, PEERS.slice(0, 3), 20);
 const fiveMinutes = (given) => gather(given, PEERS, 300);
 
 export const rooms = [
-  { name: 'five in a room', run: five, only: ['two shards', 'mmsg'] },
+  { name: 'five in a room', run: five, only: ['two shards', 'uring'] },
   { name: 'ten in a room for five minutes', run: fiveMinutes, only: ['default'] },
 ];

@@ -52,4 +52,4 @@ async function broadcast({ one, two, room }) {
   return `${video.frames} frames before the restarts`;
 }
 
-export const whips = [{ name: 'whip and whep', run: broadcast, only: ['default', 'two shards', 'mmsg'] }];
+export const whips = [{ name: 'whip and whep', run: broadcast, only: ['default', 'two shards', 'uring'] }];
