@@ -33,6 +33,8 @@ use crate::signal::Signal;
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(15);
 /// Between looks at what to ask the server for.
 const FEEDBACK_INTERVAL: Duration = Duration::from_millis(20);
+/// Of every socket: keyframes of several hundred publishers fit; what the kernel does not use costs nothing.
+pub(crate) const RECEIVE_BUFFER_BYTES: usize = 4 << 20;
 /// Packets on SSRCs the answer has not named yet.
 const EARLY_MAX: usize = 2_048;
 /// Data messages received and not yet read by the caller.

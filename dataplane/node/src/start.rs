@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use auralink_proto::{Candidate, Fingerprint, ShardId};
 use auralink_ring::{
     Backend, BackendKind, BoundSocket, Sizes, SocketError, SocketOptions, Steering, WakeHandle, bind,
-    bind_both, listen as listen_on, listen_both, pin_to, probe_uring, usable_cpus,
+    bind_both, listen as listen_on, listen_both, pin_to, probe_uring, set_nice, usable_cpus,
 };
 use auralink_rtc::dtls::{Certificate, CertificateError};
 use auralink_rtc::egress::Egress;
@@ -33,6 +33,9 @@ use crate::worker::{TRAINS_MAX, Worker};
 const SHARDS_MAX: usize = 64;
 /// Below this a burst of keyframes is lost in the kernel.
 const RECEIVE_BUFFER_MIN: usize = 128 << 10;
+
+/// Media waits for as little as possible of what else runs on the machine. Not real time: a shard that spins starves nobody.
+const SHARD_NICE: i32 = -10;
 
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
@@ -226,6 +229,9 @@ impl Seat {
             && let Some(cpu) = cpus.get(1 + usize::from(index) % (cpus.len() - 1))
         {
             pin_to(*cpu)?;
+        }
+        if let Err(error) = set_nice(SHARD_NICE) {
+            tracing::info!(%error, shard.id = index, "the shard shares its CPU with others as their equal");
         }
         let now = Instant::now();
         let config = ShardConfig {

@@ -26,7 +26,7 @@ pub use backend::{
     Backend, BackendKind, Counters, Outgoing, Received, SendOutcome, Sent, Sizes, probe_uring,
 };
 pub use heap::heap_bytes;
-pub use pin::{pin_to, usable_cpus};
+pub use pin::{pin_to, set_nice, usable_cpus};
 pub use readiness::{Interest, Readiness, Ready, bound_send_buffer};
 pub use socket::{BoundSocket, SocketError, SocketOptions, bind, bind_both, listen, listen_both, plain};
 pub use steer::Steering;

@@ -1,4 +1,4 @@
-//! Which CPUs this process may use, and staying on one of them.
+//! Which CPUs this process may use, staying on one of them, and going before others there.
 
 use std::io;
 
@@ -28,9 +28,34 @@ pub fn pin_to(cpu: usize) -> io::Result<()> {
     if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
 
+/// Gives the calling thread, and no other, this nice value: below 0 it goes before others (sched(7)).
+///
+/// # Errors
+/// `PermissionDenied` without CAP_SYS_NICE.
+pub fn set_nice(nice: i32) -> io::Result<()> {
+    // SAFETY: no pointers are passed; 0 means this thread.
+    let result = unsafe { libc::setpriority(libc::PRIO_PROCESS, 0, nice) };
+    if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn nice() -> i32 {
+        // SAFETY: no pointers are passed; 0 means this thread.
+        unsafe { libc::getpriority(libc::PRIO_PROCESS, 0) }
+    }
+
+    #[test]
+    fn a_thread_goes_first_alone() {
+        let before = nice();
+        let raised = std::thread::spawn(|| set_nice(-10).map(|()| nice())).join().unwrap();
+        match raised {
+            Ok(raised) => assert_eq!((raised, nice()), (-10, before)),
+            Err(error) => assert_eq!(error.kind(), io::ErrorKind::PermissionDenied),
+        }
+    }
 
     #[test]
     fn a_thread_stays_where_it_is_pinned() {

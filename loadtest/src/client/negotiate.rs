@@ -13,6 +13,7 @@ use auralink_livekit::{
     AddTrackRequest, ClientInfo, ConnectionSettings, JoinRequest, SessionDescription, SimulcastCodec,
     TrackSource, TrackType, VideoLayer,
 };
+use auralink_ring::client::prepare_client;
 use auralink_rtc::dtls::{DtlsRole, PeerKeys};
 use auralink_rtc::egress::Egress;
 use auralink_rtc::ice::{CONSENT_TIMEOUT, IceCredentials, IceMode};
@@ -20,7 +21,7 @@ use auralink_rtc::peer::{Peer, PeerConfig};
 use auralink_rtc::twcc::TwccRecorder;
 use tokio::net::UdpSocket;
 
-use super::{Client, JoinOptions, Joined, Shared, TransportCounters};
+use super::{Client, JoinOptions, Joined, RECEIVE_BUFFER_BYTES, Shared, TransportCounters};
 use crate::publish::{Outgoing, Publisher, RIDS};
 use crate::receive::Line;
 use crate::recording::SIZES;
@@ -208,7 +209,10 @@ async fn bind_towards(server: SocketAddr) -> Result<UdpSocket> {
     let probe = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0)).await.context("cannot bind")?;
     probe.connect(server).await.with_context(|| format!("no route to {server}"))?;
     let local = probe.local_addr().context("socket without address")?;
-    UdpSocket::bind((local.ip(), 0)).await.context("cannot bind")
+    let socket = std::net::UdpSocket::bind((local.ip(), 0)).context("cannot bind")?;
+    // What this process is too late to read must not pass for what the server lost.
+    prepare_client(&socket, RECEIVE_BUFFER_BYTES).context("cannot prepare a socket")?;
+    UdpSocket::from_std(socket).context("cannot watch a socket")
 }
 
 pub(crate) fn word(len: usize) -> String {

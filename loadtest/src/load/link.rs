@@ -12,8 +12,8 @@ use auralink_rtc::peer::Peer;
 use auralink_rtc::srtp::{SrtpOpen, SrtpSeal};
 use tokio::sync::Notify;
 
-/// Keyframes of several hundred publishers fit; what the kernel does not use costs nothing.
-const RECEIVE_BUFFER_BYTES: usize = 4 << 20;
+use crate::client::RECEIVE_BUFFER_BYTES;
+
 /// Lost packets a server may ask a publisher for before the publisher looks.
 const NACKS_MAX: usize = 4_096;
 
