@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, anyhow};
 
 use crate::{clients, deny, fuzz, gates, layering, run, tidy};
 
@@ -46,6 +46,11 @@ impl Stages {
 
 pub(crate) fn run(root: &Path, fast: bool) -> Result<()> {
     let mut stages = Stages { done: Vec::new() };
+    // Installing waits for networks and disks, while the first stages keep the processors busy.
+    let equipping = (!fast).then(|| {
+        let root = root.to_owned();
+        std::thread::spawn(move || clients::equip_all(&root))
+    });
     stages.stage("format", || run::run(root, "cargo", &["fmt", "--all", "--check"]))?;
     stages.stage("tidy", || tidy::check(root))?;
     stages.stage("layering", || layering::check(root))?;
@@ -59,7 +64,10 @@ pub(crate) fn run(root: &Path, fast: bool) -> Result<()> {
     stages.stage("tests", || run::run(root, "cargo", &["test", "--workspace", "--locked"]))?;
     let seeds = if fast { SEEDS_FAST } else { SEEDS };
     stages.stage("simulation", || simulate(root, &["sweep", "1", &seeds.to_string()]))?;
-    if !fast {
+    if let Some(equipping) = equipping {
+        stages.stage("packages of the clients", || {
+            equipping.join().map_err(|_| anyhow!("the thread that installs them panicked"))?
+        })?;
         stages.stage("licences, advisories", || deny::check(root))?;
         stages.stage("web UI is committed", || clients::check_web(root))?;
         stages.stage("release build", || run::run(root, "cargo", &["build", "--release", "--locked"]))?;

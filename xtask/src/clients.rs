@@ -1,11 +1,14 @@
 //! The real-client suites: livekit-client in real browsers, LiveKit's native SDKs and its agent framework, coturn's client,
 //! against the release binary, in private network namespaces.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
 
 use crate::run;
+
+/// Where the suites are.
+const CLIENTS: &str = "loadtest/clients";
 
 /// File and Debian package of what the suites need.
 const PACKAGES: [(&str, &str); 13] = [
@@ -36,19 +39,33 @@ pub(crate) enum Suite {
     Turn,
 }
 
+impl Suite {
+    const ALL: [Self; 7] =
+        [Self::Turn, Self::Browser, Self::Node, Self::Python, Self::Agents, Self::Whip, Self::Go];
+
+    fn folder(self, clients: &Path) -> PathBuf {
+        clients.join(format!("{self:?}").to_lowercase())
+    }
+}
+
+/// Installs what the suites need and this machine lacks.
+pub(crate) fn equip_all(root: &Path) -> Result<()> {
+    run::debian(root, &PACKAGES)?;
+    for suite in Suite::ALL {
+        equip(&root.join(CLIENTS), suite)?;
+    }
+    Ok(())
+}
+
 /// Runs one suite, or all of them.
 pub(crate) fn run(root: &Path, chosen: Option<Suite>, filter: Option<&str>) -> Result<()> {
     run::debian(root, &PACKAGES)?;
-    run::run(
-        root,
-        "cargo",
-        &["build", "--release", "--locked", "-p", "auralink-controlplane", "-p", "auralink-loadtest"],
-    )?;
-    let clients = root.join("loadtest/clients");
+    // Apart, so that what is tested is what people build: together they would share the generator's features.
+    run::run(root, "cargo", &["build", "--release", "--locked"])?;
+    run::run(root, "cargo", &["build", "--release", "--locked", "-p", "auralink-loadtest"])?;
+    let clients = root.join(CLIENTS);
     let mut failed = Vec::new();
-    for suite in
-        [Suite::Turn, Suite::Browser, Suite::Node, Suite::Python, Suite::Agents, Suite::Whip, Suite::Go]
-    {
+    for suite in Suite::ALL {
         if chosen.is_some_and(|chosen| chosen != suite) {
             continue;
         }
@@ -64,8 +81,16 @@ pub(crate) fn run(root: &Path, chosen: Option<Suite>, filter: Option<&str>) -> R
 }
 
 fn run_suite(clients: &Path, suite: Suite, filter: Option<&str>) -> Result<()> {
-    let folder = clients.join(format!("{suite:?}").to_lowercase());
-    let (program, script) = match suite {
+    let (program, script) = equip(clients, suite)?;
+    let mut arguments = vec![script];
+    arguments.extend(filter);
+    run::run(&suite.folder(clients), &program, &arguments)
+}
+
+/// Installs the packages of a suite's own language; the program and script that run it.
+fn equip(clients: &Path, suite: Suite) -> Result<(String, &'static str)> {
+    let folder = suite.folder(clients);
+    Ok(match suite {
         Suite::Browser | Suite::Node => {
             // The Node suite uses parts of the browsers'.
             npm_ci(&clients.join("browser"))?;
@@ -79,10 +104,7 @@ fn run_suite(clients: &Path, suite: Suite, filter: Option<&str>) -> Result<()> {
             (python(&clients.join("python"))?, "run.py")
         }
         Suite::Turn => ("python3".into(), "run.py"),
-    };
-    let mut arguments = vec![script];
-    arguments.extend(filter);
-    run::run(&folder, &program, &arguments)
+    })
 }
 
 /// A Python with exactly the packages of `requirements.txt`, in a folder of its own.

@@ -73,7 +73,8 @@ pub(crate) fn cargo_tool(root: &Path, name: &str, version: &str) -> Result<Strin
         run(
             root,
             "cargo",
-            &["install", "--locked", "--quiet", "--root", &tools, "--version", version, name],
+            // Without optimisation: that would take longer than they run.
+            &["install", "--debug", "--locked", "--quiet", "--root", &tools, "--version", version, name],
         )?;
     }
     Ok(binary.to_string_lossy().into_owned())
