@@ -9,6 +9,8 @@
 #[path = "common/desk.rs"]
 mod desk;
 
+use std::time::Duration;
+
 use auralink_livekit::{
     AddTrackRequest, DisconnectReason, LeaveRequest, MuteTrackRequest, ParticipantInfo, SessionDescription,
     leave_request, participant_info, signal_request::Message as Ask, signal_response::Message as Told,
@@ -189,6 +191,15 @@ async fn a_stale_answerless_offer_is_refused_with_a_clear_leave() {
     let Told::Leave(leave) = told else { unreachable!() };
     assert_eq!(leave.reason, DisconnectReason::JoinFailure as i32);
     alice.closed().await;
+}
+
+#[tokio::test]
+async fn only_quiet_clients_are_pinged() {
+    let desk = Desk::start().await;
+    let mut quiet = desk.join("room", "quiet", None).await;
+    let mut lively = desk.join("another room", "lively", None).await;
+    let time = Duration::from_secs(11);
+    assert_eq!(tokio::join!(quiet.pings(time, false), lively.pings(time, true)), (1, 0));
 }
 
 #[tokio::test]

@@ -73,6 +73,11 @@ impl SignalSession {
         self.heard = now;
     }
 
+    /// How long ago the client was last heard.
+    pub fn quiet_for(&self, now: Instant) -> Duration {
+        now.duration_since(self.heard)
+    }
+
     /// A data frame arrived; `unix_ms` goes into pongs.
     pub fn handle_frame(&mut self, frame: Frame<'_>, now: Instant, unix_ms: i64) -> Step {
         self.heard = now;
@@ -113,7 +118,7 @@ impl SignalSession {
     /// Time passes.
     pub fn handle_tick(&self, now: Instant) -> Option<Fault> {
         let patience = Duration::from_secs(PING_TIMEOUT_S as u64) + PING_GRACE;
-        (now.duration_since(self.heard) > patience).then_some(Fault::Silent)
+        (self.quiet_for(now) > patience).then_some(Fault::Silent)
     }
 }
 

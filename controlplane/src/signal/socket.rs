@@ -17,7 +17,8 @@ use crate::rooms::actor::{Outgoing, unix_ms};
 use crate::rooms::room::leave;
 use crate::telemetry::{Telemetry, count};
 
-/// WebSocket pings, for proxies that close quiet connections.
+/// How often a connection is looked at. It is sent a WebSocket ping where either side was quiet for half as long: proxies close
+/// quiet connections, and not every client pings by itself.
 const KEEP_ALIVE: Duration = Duration::from_secs(10);
 /// A client that takes no bytes for this long is gone.
 const WRITE_PATIENCE: Duration = Duration::from_secs(5);
@@ -55,6 +56,9 @@ pub async fn run(mut socket: HttpWebSocket, mut session: Session, rate_max: u32,
     let mut state = SignalSession::new(rate_max, Instant::now());
     let mut keep_alive = tokio::time::interval(KEEP_ALIVE);
     keep_alive.reset();
+    let mut spoke = Instant::now();
+    // Written, and not on its way yet: what is ready at once leaves together.
+    let mut held = false;
     let code = loop {
         // Reading goes first: a good-bye that has arrived counts, even if nothing can be written any more. What a client may
         // send is limited, and ticks are rare: neither holds up what goes out.
@@ -63,7 +67,10 @@ pub async fn run(mut socket: HttpWebSocket, mut session: Session, rate_max: u32,
             frame = socket.next_frame() => match frame {
                 Ok(frame) => match receive(&frame, &mut state, &session, &telemetry).await {
                     Received::Nothing => true,
-                    Received::Reply(reply) => send(&mut socket, wire::write(&reply, state.speaks_json())).await,
+                    Received::Reply(reply) => {
+                        held = true;
+                        feed(&mut socket, wire::write(&reply, state.speaks_json())).await
+                    }
                     Received::Close(code) => break Some(code),
                 },
                 // What is left to say, such as why, was queued by the library and leaves when it is asked again.
@@ -74,16 +81,25 @@ pub async fn run(mut socket: HttpWebSocket, mut session: Session, rate_max: u32,
             },
             _ = keep_alive.tick() => match state.handle_tick(Instant::now()) {
                 Some(fault) => break Some(close(fault, &telemetry)),
-                None => send(&mut socket, yawc::Frame::ping(Bytes::new())).await,
+                None if state.quiet_for(Instant::now()).max(spoke.elapsed()) < KEEP_ALIVE / 2 => true,
+                None => {
+                    held = true;
+                    feed(&mut socket, yawc::Frame::ping(Bytes::new())).await
+                }
             },
             outgoing = session.outgoing.recv() => match outgoing {
                 Some(Outgoing::Message(message)) => {
-                    send(&mut socket, wire::write(&message, state.speaks_json())).await
+                    held = true;
+                    feed(&mut socket, wire::write(&message, state.speaks_json())).await
                 }
                 Some(Outgoing::Close) => break Some(CloseCode::Normal),
                 // The room gave up on this client.
                 None => break Some(CloseCode::Policy),
             },
+            () = std::future::ready(()), if held => {
+                (held, spoke) = (false, Instant::now());
+                patiently(socket.flush()).await
+            }
         };
         if !sent {
             last_words(&mut socket, &mut state, &session, &telemetry).await;
@@ -173,7 +189,17 @@ fn close(fault: Fault, telemetry: &Telemetry) -> CloseCode {
 }
 
 async fn send(socket: &mut HttpWebSocket, frame: yawc::Frame) -> bool {
-    matches!(tokio::time::timeout(WRITE_PATIENCE, socket.send(frame)).await, Ok(Ok(())))
+    patiently(socket.send(frame)).await
+}
+
+/// Writes a frame that leaves with the next flush, or before when much is held.
+async fn feed(socket: &mut HttpWebSocket, frame: yawc::Frame) -> bool {
+    patiently(socket.feed(frame)).await
+}
+
+/// Whether a write came to its end in time.
+async fn patiently<E>(write: impl Future<Output = Result<(), E>>) -> bool {
+    matches!(tokio::time::timeout(WRITE_PATIENCE, write).await, Ok(Ok(())))
 }
 
 /// The closing handshake, so that what was sent before is not lost to a reset.

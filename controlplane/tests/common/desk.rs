@@ -14,7 +14,7 @@ use auralink_controlplane::rooms::actor::unix_ms;
 use auralink_controlplane::server::Control;
 use auralink_livekit::prost::Message as _;
 use auralink_livekit::{
-    ClientInfo, ConnectionSettings, JoinRequest, JoinResponse, SessionDescription, SignalRequest,
+    ClientInfo, ConnectionSettings, JoinRequest, JoinResponse, Ping, SessionDescription, SignalRequest,
     SignalResponse, WrappedJoinRequest, signal_request, signal_response,
 };
 use auralink_node::{Spill, mailbox};
@@ -256,6 +256,24 @@ impl Client {
         match self.until(|told| matches!(told, Told::Answer(_))).await {
             Told::Answer(answer) => answer,
             _ => unreachable!(),
+        }
+    }
+
+    /// WebSocket pings that come within this time; with `asking`, a message goes out every second meanwhile.
+    pub(crate) async fn pings(&mut self, within: Duration, asking: bool) -> usize {
+        let (mut pings, mut second) = (0, tokio::time::interval(Duration::from_secs(1)));
+        let end = tokio::time::Instant::now() + within;
+        loop {
+            tokio::select! {
+                () = tokio::time::sleep_until(end) => return pings,
+                _ = second.tick(), if asking => {
+                    self.ask(signal_request::Message::PingReq(Ping::default())).await;
+                }
+                frame = self.socket.next() => match frame {
+                    Some(Ok(frame)) => pings += usize::from(frame.is_ping()),
+                    Some(Err(_)) | None => panic!("closed"),
+                },
+            }
         }
     }
 
