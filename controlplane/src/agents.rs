@@ -29,6 +29,7 @@ use crate::config;
 use crate::rooms::actor::unix_ms;
 use crate::rooms::notices::Notice;
 use crate::telemetry::{Telemetry, count};
+use crate::webhooks::Webhooks;
 use registry::{DispatchError, Output, Registry, Turn, WorkerKey};
 
 /// Inputs waiting for the registry; rooms and workers wait when it is full.
@@ -98,6 +99,7 @@ impl Agents {
         keys: &Keys,
         server: ServerInfo,
         telemetry: Arc<Telemetry>,
+        webhooks: Option<Webhooks>,
     ) -> Self {
         let (inbox, receiver) = mpsc::channel(INBOX_MAX);
         let registry = Registry::new(config.clone(), limit.clone(), server);
@@ -105,6 +107,7 @@ impl Agents {
             registry,
             keys: keys.clone(),
             telemetry,
+            webhooks,
             sockets: HashMap::new(),
             random: Chance,
             out: Vec::new(),
@@ -158,6 +161,8 @@ struct Owner {
     registry: Registry,
     keys: Keys,
     telemetry: Arc<Telemetry>,
+    /// Hear of jobs. Unset where no webhooks are configured.
+    webhooks: Option<Webhooks>,
     sockets: HashMap<WorkerKey, mpsc::Sender<ServerMessage>>,
     random: Chance,
     out: Vec<Output>,
@@ -231,6 +236,11 @@ impl Owner {
                         }
                         self.sockets.remove(&key);
                         lost.push(key);
+                    }
+                    Output::Notice(notice) => {
+                        if let Some(webhooks) = &self.webhooks {
+                            webhooks.post(&notice);
+                        }
                     }
                     // The socket's task sees its queue end.
                     Output::Close(key) => drop(self.sockets.remove(&key)),

@@ -19,7 +19,7 @@ use crate::config::{self, Config};
 use crate::negotiator::Random;
 use crate::rooms::actor::Input;
 use crate::rooms::room::Mint;
-use crate::telemetry::livekit::MediaTotals;
+use crate::telemetry::livekit::{MediaTotals, Traffic};
 use crate::telemetry::{ShardReports, Telemetry, count, metric};
 
 type Inbox = mpsc::WeakSender<Input>;
@@ -234,9 +234,22 @@ pub fn node_config(config: &Config) -> NodeConfig {
 fn totals(reports: &Reports) -> MediaTotals {
     let mut totals = MediaTotals::default();
     for report in reports.latest().iter().flatten() {
-        totals.packets_sent += report.stats.packets_sent;
-        totals.packets_retransmitted += report.stats.retransmitted;
-        totals.plis_sent += report.stats.plis_sent;
+        let stats = &report.stats;
+        let mut add = |to: fn(&mut MediaTotals) -> &mut Traffic, packets: u64, octets: u64| {
+            let traffic = to(&mut totals);
+            traffic.packets += packets;
+            traffic.octets += octets;
+        };
+        add(
+            |totals| &mut totals.received,
+            stats.packets_received - stats.repairs_received,
+            stats.octets_received - stats.octets_of_repairs_received,
+        );
+        add(|totals| &mut totals.received_again, stats.repairs_received, stats.octets_of_repairs_received);
+        add(|totals| &mut totals.sent, stats.packets_sent, stats.octets_sent);
+        add(|totals| &mut totals.sent_again, stats.retransmitted, stats.octets_retransmitted);
+        totals.nacks_sent += stats.nacks_sent;
+        totals.plis_sent += stats.plis_sent;
     }
     totals
 }
@@ -267,6 +280,8 @@ fn shard_page(reports: &Reports) -> String {
     family("shard_report_age_ms", "gauge", |r| r.written.elapsed().as_millis() as u64);
     family("shard_events_dropped_total", "counter", |r| r.events_dropped);
     family("packets_received_total", "counter", |r| r.stats.packets_received);
+    family("octets_received_total", "counter", |r| r.stats.octets_received);
+    family("octets_sent_total", "counter", |r| r.stats.octets_sent + r.stats.octets_retransmitted);
     family("packets_sent_total", "counter", |r| r.stats.packets_sent);
     family("packets_retransmitted_total", "counter", |r| r.stats.retransmitted);
     family("nacks_sent_total", "counter", |r| r.stats.nacks_sent);

@@ -20,6 +20,7 @@ use crate::rooms::Rooms;
 use crate::rooms::join::server_info;
 use crate::rooms::room::Mint as _;
 use crate::signal::socket;
+use crate::telemetry::livekit::Calls;
 use crate::telemetry::{ShardReports, Telemetry};
 use crate::turn::Turn;
 use crate::webhooks::{ClientError, Webhooks};
@@ -103,12 +104,14 @@ impl Control {
     /// [`ClientError`]; the operator's to mend.
     pub fn new(config: Config, mut media: Media, shards: Option<ShardReports>) -> Result<Self, ClientError> {
         let node_sid = media.sid("ND_");
-        let telemetry = Telemetry { shards, node_sid: node_sid.clone(), ..Telemetry::default() };
+        let calls = Calls::new(&node_sid);
+        let telemetry = Telemetry { shards, calls, node_sid: node_sid.clone(), ..Telemetry::default() };
         let telemetry = Arc::new(telemetry);
         let keys = Keys::new(config.keys.clone());
         let webhooks = Webhooks::start(&config.webhook, &keys, Arc::clone(&telemetry))?;
         let server = server_info(&config.region, &node_sid);
-        let agents = Agents::start(&config.agents, &config.limit, &keys, server, Arc::clone(&telemetry));
+        let (told, counted) = (webhooks.clone(), Arc::clone(&telemetry));
+        let agents = Agents::start(&config.agents, &config.limit, &keys, server, counted, told);
         let notices = Notices { webhooks, agents: agents.clone() };
         let rooms =
             Rooms::new(config.clone(), media.clone(), Arc::clone(&telemetry), notices.clone(), node_sid);

@@ -20,6 +20,7 @@ use super::worker::{Registration, Worker};
 use crate::auth::{Keys, NAME_BYTES_MAX};
 use crate::config::{Agents, Limit};
 use crate::negotiator::Random;
+use crate::rooms::notices::{Happened, Notice};
 use crate::telemetry::{Telemetry, count};
 
 /// A worker registers within this time.
@@ -55,6 +56,8 @@ pub enum Output {
     Tell(WorkerKey, Box<server_message::Message>),
     /// Close a worker's connection.
     Close(WorkerKey),
+    /// Whoever hears of rooms hears of this.
+    Notice(Box<Notice>),
 }
 
 /// Everything one turn of the registry may use.
@@ -72,6 +75,12 @@ impl Turn<'_> {
     /// Sends one message to one worker.
     fn tell(&mut self, to: WorkerKey, message: server_message::Message) {
         self.out.push(Output::Tell(to, Box::new(message)));
+    }
+
+    /// Tells the world of a job.
+    fn notice(&mut self, job: &JobInfo, what: fn(Box<JobInfo>) -> Happened) {
+        let (room, what) = (job.room.clone().unwrap_or_default(), what(Box::new(job.clone())));
+        self.out.push(Output::Notice(Box::new(Notice { unix_ms: self.unix_ms, room, what })));
     }
 
     pub(super) fn sid(&mut self, prefix: &str) -> String {
@@ -324,6 +333,7 @@ impl Registry {
         };
         (job.stage, job.since) = (Stage::Running(Some(key)), turn.now);
         tracing::info!(job = %id, room = %job.room, agent = %job.info.agent_name, "agent job assigned");
+        turn.notice(&job.info, Happened::JobStarted);
         let assignment = JobAssignment { job: Some(job.info.clone()), url: None, token };
         self.open.remove(id);
         count(&turn.telemetry.counters.agent_jobs);
@@ -342,7 +352,7 @@ impl Registry {
     }
 
     /// A worker says how a job of its goes.
-    fn update_job(&mut self, key: WorkerKey, update: &UpdateJobStatus, turn: &Turn<'_>) {
+    fn update_job(&mut self, key: WorkerKey, update: &UpdateJobStatus, turn: &mut Turn<'_>) {
         let id = update.job_id.as_str();
         self.adopt(key, &MigrateJobRequest { job_ids: vec![id.to_owned()] }, turn);
         let Some(job) = self.jobs.get_mut(id) else {
@@ -409,7 +419,7 @@ impl Registry {
     }
 
     /// Ends a job. Its worker is told where it is not the one who says so.
-    pub(super) fn end(&mut self, id: &str, status: JobStatus, error: &str, turn: &Turn<'_>) {
+    pub(super) fn end(&mut self, id: &str, status: JobStatus, error: &str, turn: &mut Turn<'_>) {
         self.open.remove(id);
         let Some(job) = self.jobs.get_mut(id).filter(|job| job.stage != Stage::Ended) else { return };
         if let Some(key) = job.worker()
@@ -421,11 +431,15 @@ impl Registry {
         let state = job.state();
         state.set_status(status);
         (state.error, state.ended_at, state.updated_at) = (clipped(error), ns, ns);
+        let had_started = matches!(job.stage, Stage::Running(_));
         (job.stage, job.since) = (Stage::Ended, turn.now);
         if status == JobStatus::JsFailed {
             count(&turn.telemetry.counters.agent_jobs_failed);
         }
         tracing::info!(job = %id, room = %job.room, ?status, %error, "agent job ended");
+        if had_started {
+            turn.notice(&job.info, Happened::JobEnded);
+        }
         if self.loose.remove(id) {
             self.jobs.remove(id);
         }

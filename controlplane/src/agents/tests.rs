@@ -43,6 +43,7 @@ struct Stage {
     now: Instant,
     told: Vec<(WorkerKey, Told)>,
     closed: Vec<WorkerKey>,
+    noticed: Vec<Notice>,
     opened: u64,
 }
 
@@ -56,6 +57,7 @@ impl Stage {
             now: Instant::now(),
             told: Vec::new(),
             closed: Vec::new(),
+            noticed: Vec::new(),
             opened: 0,
         }
     }
@@ -75,6 +77,7 @@ impl Stage {
             match output {
                 Output::Tell(key, message) => self.told.push((key, *message)),
                 Output::Close(key) => self.closed.push(key),
+                Output::Notice(notice) => self.noticed.push(*notice),
             }
         }
         done
@@ -120,6 +123,16 @@ impl Stage {
     fn pass(&mut self, seconds: u64) {
         self.now += Duration::from_secs(seconds);
         self.turn(|registry, turn| registry.handle_tick(turn));
+    }
+
+    /// What the world was told of jobs since the last call: whether each ended, how it stood, and in which room.
+    fn told_of_jobs(&mut self) -> Vec<(bool, JobStatus, String)> {
+        let told = |notice: Notice| match notice.what {
+            Happened::JobStarted(job) => Some((false, job.state?.status(), notice.room.name)),
+            Happened::JobEnded(job) => Some((true, job.state?.status(), notice.room.name)),
+            _ => None,
+        };
+        self.noticed.drain(..).filter_map(told).collect()
     }
 
     /// Jobs this worker was asked about, since the last call.
@@ -319,6 +332,23 @@ fn who_declines_or_is_silent_is_passed_over() {
     assert_eq!(stage.jobs("r")[0].0, JobStatus::JsPending);
     stage.pass(1);
     assert_eq!(stage.jobs("r"), [failed("no worker is available")]);
+    assert_eq!(stage.told_of_jobs(), [], "none had started");
+}
+
+#[test]
+fn the_world_is_told_when_a_job_starts_and_once_when_it_ends() {
+    let mut stage = Stage::new();
+    let worker = stage.worker("", JobType::JtRoom);
+    stage.start("r", &[]);
+    let job = stage.asked(worker).remove(0);
+    assert_eq!(stage.told_of_jobs(), [], "it is only offered");
+    stage.accept(worker, &job, "helper");
+    assert_eq!(stage.told_of_jobs(), [(false, JobStatus::JsRunning, "r".into())]);
+    let done = UpdateJobStatus { job_id: job.id, status: JobStatus::JsSuccess.into(), ..Default::default() };
+    stage.ask(worker, Ask::UpdateJob(done.clone()));
+    stage.ask(worker, Ask::UpdateJob(done));
+    stage.happen("r", Happened::RoomFinished(RoomEndReason::RoomEndIdleTimeout));
+    assert_eq!(stage.told_of_jobs(), [(true, JobStatus::JsSuccess, "r".into())]);
 }
 
 #[test]

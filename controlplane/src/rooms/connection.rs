@@ -5,6 +5,7 @@ use auralink_proto::{CloseReason, TransportId};
 
 use super::notices::Happened;
 use super::room::{Output, Room, Turn};
+use crate::telemetry::count;
 
 impl Room {
     /// A specification is in force: the answer that describes it may go out.
@@ -28,6 +29,9 @@ impl Room {
         }
         if participant.primary().1 && participant.state != participant_info::State::Active {
             participant.state = participant_info::State::Active;
+            count(&turn.telemetry.counters.connected);
+            let (protocol, joined) = (participant.client.protocol, participant.joined);
+            turn.telemetry.calls.connected(protocol, turn.now.saturating_duration_since(joined));
             let info = participant.info();
             self.notice(Happened::Joined(info), turn);
             self.announce_active(key, turn);

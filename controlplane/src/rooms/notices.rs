@@ -1,6 +1,8 @@
 //! What a room tells the world outside of it: whoever runs webhooks or agents hears of these.
 
-use auralink_livekit::{ParticipantInfo, Room as RoomInfo, RoomAgentDispatch, RoomEndReason, TrackInfo};
+use std::time::Duration;
+
+use auralink_livekit::{Job, ParticipantInfo, Room as RoomInfo, RoomAgentDispatch, RoomEndReason, TrackInfo};
 
 use super::room::{Output, Room, Turn};
 
@@ -27,11 +29,25 @@ pub enum Happened {
     Aborted(ParticipantInfo),
     Published(ParticipantInfo, TrackInfo),
     Unpublished(ParticipantInfo, TrackInfo),
+    /// A worker has taken a job in the room.
+    JobStarted(Box<Job>),
+    /// A job that a worker had taken is over.
+    JobEnded(Box<Job>),
 }
 
 impl Room {
-    /// Tells the world.
+    /// Tells the world, and counts it.
     pub(super) fn notice(&self, what: Happened, turn: &mut Turn<'_>) {
+        let calls = &turn.telemetry.calls;
+        match &what {
+            Happened::Published(_, track) => calls.published(track.r#type().as_str_name()),
+            Happened::Unpublished(_, track) => calls.unpublished(track.r#type().as_str_name()),
+            Happened::RoomFinished(_) => {
+                let lived_ms = turn.unix_ms.saturating_sub(self.params.created_unix_ms);
+                calls.room_ended(Duration::from_millis(lived_ms.try_into().unwrap_or_default()));
+            }
+            _ => {}
+        }
         let notice = Notice { unix_ms: turn.unix_ms, room: self.info(), what };
         turn.out.push(Output::Notice(Box::new(notice)));
     }

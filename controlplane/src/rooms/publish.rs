@@ -113,6 +113,7 @@ impl Room {
         participant.negotiator.publish(Publication { track: id, kind, cids, muted, opus_extra, preference });
         tracing::debug!(room = %self.params.name, participant = %participant.sid, track = %info.sid,
             kind = kind_name(kind), "track announced");
+        turn.telemetry.calls.announced(info.r#type().as_str_name());
         let track = Track {
             id,
             kind,

@@ -259,6 +259,8 @@ impl Room {
         tracing::info!(room = %self.params.name, participant = %participant.sid, ?reason, "participant left");
         let urgency = participant.urgency();
         turn.telemetry.participants.fetch_sub(1, std::sync::atomic::Ordering::Relaxed);
+        let stayed = turn.now.saturating_duration_since(participant.joined);
+        turn.telemetry.calls.left(participant.client.protocol, stayed);
         if participant.signal_closed.is_none() {
             turn.signal(key, signal_response::Message::Leave(leave(reason, action)));
         }

@@ -12,14 +12,16 @@ use crate::rooms::notices::{Happened, Notice};
 
 /// The event that tells a notice.
 pub(super) fn of(notice: &Notice, id: String) -> WebhookEvent {
-    let (name, participant, track) = match &notice.what {
-        Happened::RoomStarted(_) => ("room_started", None, None),
-        Happened::RoomFinished(_) => ("room_finished", None, None),
-        Happened::Joined(participant) => ("participant_joined", Some(participant), None),
-        Happened::Left(participant) => ("participant_left", Some(participant), None),
-        Happened::Aborted(participant) => ("participant_connection_aborted", Some(participant), None),
-        Happened::Published(participant, track) => ("track_published", Some(participant), Some(track)),
-        Happened::Unpublished(participant, track) => ("track_unpublished", Some(participant), Some(track)),
+    let (name, participant, track, job) = match &notice.what {
+        Happened::RoomStarted(_) => ("room_started", None, None, None),
+        Happened::RoomFinished(_) => ("room_finished", None, None, None),
+        Happened::Joined(who) => ("participant_joined", Some(who), None, None),
+        Happened::Left(who) => ("participant_left", Some(who), None, None),
+        Happened::Aborted(who) => ("participant_connection_aborted", Some(who), None, None),
+        Happened::Published(who, track) => ("track_published", Some(who), Some(track), None),
+        Happened::Unpublished(who, track) => ("track_unpublished", Some(who), Some(track), None),
+        Happened::JobStarted(job) => ("agent_job_started", None, None, Some(job)),
+        Happened::JobEnded(job) => ("agent_job_ended", None, None, Some(job)),
     };
     let end_reason = match &notice.what {
         Happened::RoomFinished(reason) => *reason,
@@ -30,6 +32,7 @@ pub(super) fn of(notice: &Notice, id: String) -> WebhookEvent {
         room: Some(notice.room.clone()),
         participant: participant.cloned(),
         track: track.cloned(),
+        job: job.map(|job| job.as_ref().clone()),
         id,
         created_at: notice.unix_ms / 1_000,
         room_end_reason: end_reason.into(),
@@ -53,7 +56,7 @@ pub(super) fn sign(event: &WebhookEvent, keys: &Keys, api_key: &str, life_s: f64
 #[cfg(test)]
 mod tests {
     use super::*;
-    use auralink_livekit::{ParticipantInfo, Room, TrackInfo};
+    use auralink_livekit::{Job, ParticipantInfo, Room, TrackInfo};
 
     fn notice(what: Happened) -> Notice {
         let room = Room { sid: "RM_1".into(), name: "r".into(), ..Room::default() };
@@ -69,6 +72,17 @@ mod tests {
         assert_eq!(
             body,
             r#"{"event":"track_published","room":{"sid":"RM_1","name":"r"},"participant":{"identity":"alice"},"track":{"sid":"TR_1"},"id":"EV_1","createdAt":"1790000000"}"#
+        );
+    }
+
+    #[test]
+    fn a_started_job_names_its_room() {
+        let job = Job { id: "AJ_1".into(), ..Job::default() };
+        let event = of(&notice(Happened::JobStarted(Box::new(job))), "EV_1".into());
+        let (told, room) = (event.job.map(|job| job.id), event.room.map(|room| room.name));
+        assert_eq!(
+            (event.event.as_str(), told, room),
+            ("agent_job_started", Some("AJ_1".into()), Some("r".into()))
         );
     }
 

@@ -277,8 +277,9 @@ impl Shard {
                         Forwarded::Full => return false,
                         Forwarded::Filtered => {}
                         Forwarded::Dropped(reason) => self.stats.drop(reason),
-                        Forwarded::Sent => {
+                        Forwarded::Sent { octets } => {
                             self.stats.packets_sent += 1;
+                            self.stats.octets_sent += u64::from(octets);
                             stats.packets_sent += 1;
                         }
                     }

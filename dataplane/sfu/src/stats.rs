@@ -135,6 +135,17 @@ pub struct ShardStats {
     pub packets_received: u64,
     pub packets_sent: u64,
     pub retransmitted: u64,
+    /// Among `packets_received`, those of repair streams (RFC 4588).
+    pub repairs_received: u64,
+    /// Octets of the datagrams counted by `packets_received`.
+    pub octets_received: u64,
+    /// Octets of the datagrams counted by `repairs_received`.
+    pub octets_of_repairs_received: u64,
+    /// Octets of the datagrams counted by `packets_sent`.
+    pub octets_sent: u64,
+    /// Octets of the datagrams counted by `retransmitted`.
+    pub octets_retransmitted: u64,
+    /// Packets asked for again, each time it was.
     pub nacks_sent: u64,
     pub plis_sent: u64,
     pub lane_sent: u64,
@@ -155,6 +166,11 @@ impl Default for ShardStats {
             packets_received: 0,
             packets_sent: 0,
             retransmitted: 0,
+            repairs_received: 0,
+            octets_received: 0,
+            octets_of_repairs_received: 0,
+            octets_sent: 0,
+            octets_retransmitted: 0,
             nacks_sent: 0,
             plis_sent: 0,
             lane_sent: 0,

@@ -46,7 +46,10 @@ pub struct Sink<'a> {
 /// What became of a packet offered to a line.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Forwarded {
-    Sent,
+    /// In a datagram of so many octets.
+    Sent {
+        octets: u16,
+    },
     /// Not for this line: another layer, a paused line, from before the last switch.
     Filtered,
     /// No train buffer is free: flush and offer it again.
@@ -255,7 +258,7 @@ impl Line {
         };
         let seal = Seal { stream, seq: rewritten.seq, repaired: None };
         let result = self.write(&fields, packet, &rewritten, &body, seal, sink);
-        if result == Forwarded::Sent {
+        if matches!(result, Forwarded::Sent { .. }) {
             let octets = body.payload.len() as u32 - u32::from(packet.padding);
             self.counters.packets += 1;
             self.counters.octets = self.counters.octets.wrapping_add(octets);
@@ -299,7 +302,7 @@ impl Line {
             ssrc: repair.ssrc,
         };
         let result = self.write(&fields, packet, &rewritten, &body, seal, sink);
-        if result == Forwarded::Sent {
+        if matches!(result, Forwarded::Sent { .. }) {
             self.counters.resent += 1;
             if let Some(repair) = &mut self.repair {
                 repair.next.0 += 1;
@@ -437,7 +440,7 @@ impl Line {
             sink.egress.note_twcc(sink.owner, twcc);
             *sink.next_twcc = twcc.wrapping_add(1);
         }
-        Forwarded::Sent
+        Forwarded::Sent { octets: len as u16 }
     }
 }
 

@@ -124,7 +124,7 @@ impl Scene {
         let mut sink = Sink { seal, route, egress, owner: 0, next_twcc };
         let (packet, bytes) = track.layers[usize::from(layer)].history.find(SeqNo(seq)).unwrap();
         match line.forward(track, layer, packet, bytes, &mut sink) {
-            Forwarded::Sent => {}
+            Forwarded::Sent { .. } => {}
             other => return Err(other),
         }
         let train = egress.drain().next().unwrap();

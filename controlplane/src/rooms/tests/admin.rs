@@ -72,6 +72,8 @@ fn in_words(notice: &Notice) -> (&str, &str) {
         Happened::Aborted(who) => ("aborted", &who.identity),
         Happened::Published(who, _) => ("published", &who.identity),
         Happened::Unpublished(who, _) => ("unpublished", &who.identity),
+        Happened::JobStarted(job) => ("job started", &job.id),
+        Happened::JobEnded(job) => ("job ended", &job.id),
     }
 }
 

@@ -99,8 +99,9 @@ impl Shard {
         let mut sink = Sink { seal, route, egress: out.egress, owner: slot, next_twcc };
         for wire in &self.scratch_seqs {
             match line.resend(now, *wire, track, &mut sink) {
-                Some(Forwarded::Sent) => {
+                Some(Forwarded::Sent { octets }) => {
                     self.stats.retransmitted += 1;
+                    self.stats.octets_retransmitted += u64::from(octets);
                     stats.retransmitted += 1;
                 }
                 Some(Forwarded::Full) => self.stats.drop(DropReason::EgressFull),

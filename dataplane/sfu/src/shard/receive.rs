@@ -30,6 +30,7 @@ struct Taken {
     first_of_track: bool,
     heard: bool,
     restarted: bool,
+    is_repair: bool,
 }
 
 impl Shard {
@@ -41,7 +42,13 @@ impl Shard {
         out: &mut Output<'_>,
     ) -> Result<(), DropReason> {
         let taken = self.take_in(now, slot, datagram)?;
+        let octets = datagram.bytes.len() as u64;
         self.stats.packets_received += 1;
+        self.stats.octets_received += octets;
+        if taken.is_repair {
+            self.stats.repairs_received += 1;
+            self.stats.octets_of_repairs_received += octets;
+        }
         self.mark(now, taken.track, taken.layer, taken.packet.marker);
         self.pass_to_lanes(&taken, out);
         if taken.first_of_track {
@@ -96,9 +103,7 @@ impl Shard {
         if !transport.intake.admits(now, bytes.len(), &self.config.intake) {
             return Err(DropReason::OverLimit);
         }
-        let payload = place.get(..opened).ok_or(DropReason::Malformed)?;
-        let padding = if header.padding { padding_len(payload).ok_or(DropReason::Malformed)? } else { 0 };
-        let payload = &payload[..opened - padding];
+        let payload = unpadded(place.get(..opened), header.padding)?;
         let mut packet = Packet::new(seq, header.timestamp, header.marker, datagram.arrival);
         let skip = if is_repair { 2 } else { 0 };
         let original = payload.first_chunk::<2>().filter(|_| is_repair).map(|osn| u16::from_be_bytes(*osn));
@@ -128,9 +133,17 @@ impl Shard {
         commit(track, binding.layer, reserved, skip, packet, &elements)?;
         let heard = packet.audio_level.is_some_and(|level| track.loudness.on_packet(level));
         let (gap, came_alive) = track.on_packet(now, binding.layer, &packet);
-        let first_of_track = !std::mem::replace(&mut track.live, true);
-        let layer = binding.layer;
-        Ok(Taken { track: track_slot, layer, packet, gap, came_alive, first_of_track, heard, restarted })
+        Ok(Taken {
+            track: track_slot,
+            layer: binding.layer,
+            packet,
+            gap,
+            came_alive,
+            first_of_track: !std::mem::replace(&mut track.live, true),
+            heard,
+            restarted,
+            is_repair,
+        })
     }
 
     /// Once to each shard that follows the track, however many subscribers it has there.
@@ -257,4 +270,11 @@ fn note_transport_number(
     let Some(number) = number else { return };
     transport.twcc.record(number, arrival);
     Due::sooner(&mut transport.due.twcc, now + config.twcc_interval);
+}
+
+/// What is left of a payload without its padding (RFC 3550 §5.1), if it says that it has some.
+fn unpadded(payload: Option<&[u8]>, is_padded: bool) -> Result<&[u8], DropReason> {
+    let payload = payload.ok_or(DropReason::Malformed)?;
+    let padding = if is_padded { padding_len(payload).ok_or(DropReason::Malformed)? } else { 0 };
+    Ok(&payload[..payload.len() - padding])
 }

@@ -217,8 +217,8 @@ impl Shard {
                 }
                 if let Some(media) = layer.ssrc.filter(|_| asks && !self.scratch_seqs.is_empty()) {
                     fits &= writer.nack(own, media, self.scratch_seqs.iter().copied());
-                    self.stats.nacks_sent += 1;
-                    transport.stats.nacks_sent += 1;
+                    self.stats.nacks_sent += self.scratch_seqs.len() as u64;
+                    transport.stats.nacks_sent += self.scratch_seqs.len() as u64;
                 }
                 next = next.into_iter().chain(layer.nack.poll_timeout()).min();
             }
