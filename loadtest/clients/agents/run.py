@@ -5,19 +5,50 @@
 
 import asyncio
 import contextlib
+import http.server
 import os
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE.parent / "python"))
 
 from livekit import api, rtc  # noqa: E402
-from suite import HTTP_URL, KEY, ROOT, SECRET, WS_URL, Peer, run  # noqa: E402
+from suite import HTTP_URL, KEY, ROOT, SECRET, WS_URL, Peer, enter_namespace, run  # noqa: E402
 
 HERTZ = 880
+WEBHOOK_PORT = 7895
+WEBHOOKS = f'[webhook]\napi_key = "{KEY}"\nurls = ["http://127.0.0.1:{WEBHOOK_PORT}/"]\n'
 WORKERS = "auralink_agent_workers"
+
+
+class Webhooks(http.server.BaseHTTPRequestHandler):
+    """What the server tells of jobs, verified as LiveKit's SDK does: (event, room, state), oldest first."""
+
+    told = []
+    receiver = api.WebhookReceiver(api.TokenVerifier(KEY, SECRET))
+
+    def do_POST(self):
+        body = self.rfile.read(int(self.headers["content-length"])).decode()
+        event = self.receiver.receive(body, self.headers["authorization"])
+        if event.event.startswith("agent_job_"):
+            self.told.append((event.event, event.room.name, event.job.state.status))
+        self.send_response(200)
+        self.end_headers()
+
+    def log_message(self, *_):
+        pass
+
+    @classmethod
+    def start(cls):
+        server = http.server.ThreadingHTTPServer(("127.0.0.1", WEBHOOK_PORT), cls)
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+
+    @classmethod
+    def of(cls, room):
+        return [(event, status) for event, told, status in cls.told if told == room]
 
 
 @contextlib.asynccontextmanager
@@ -88,6 +119,9 @@ async def dispatched(room, server):
         assert job.state.participant_identity == agent.identity, job
         await service.agent_dispatch.delete_dispatch(dispatch.id, room)
         await alice.until("the agent gone", 15, lambda: not agent_of(alice))
+        told = [("agent_job_started", api.JobStatus.JS_RUNNING), ("agent_job_ended", api.JobStatus.JS_SUCCESS)]
+        await until("both webhooks of the job", 5, lambda: len(Webhooks.of(room)) == 2)
+        assert Webhooks.of(room) == told, Webhooks.of(room)
         held = [held.id for held in await service.agent_dispatch.list_dispatch(room) if held.agent_name]
         assert not held, held
     return (alice,)
@@ -104,4 +138,6 @@ async def by_token(room, server):
     return (alice,)
 
 
-run("agents", [automatic, dispatched, by_token])
+enter_namespace()
+Webhooks.start()
+run("agents", [automatic, dispatched, by_token], ["--config-body", WEBHOOKS])

@@ -50,12 +50,12 @@ def enter_namespace():
 
 
 class Server:
-    def __init__(self, suite):
+    def __init__(self, suite, flags=()):
         artifacts = ROOT / "artifacts"
         artifacts.mkdir(exist_ok=True)
         self.log = open(artifacts / f"server-{suite}.log", "wb")
         binary = ROOT / "target/release/auralink"
-        arguments = [binary, "serve", "--keys", f"{KEY}: {SECRET}", "--node-ip", f"{HOST},{HOST_V6}"]
+        arguments = [binary, "serve", "--keys", f"{KEY}: {SECRET}", "--node-ip", f"{HOST},{HOST_V6}", *flags]
         self.process = subprocess.Popen(arguments, stdout=self.log, stderr=self.log)
         deadline = time.monotonic() + 10
         while True:
@@ -302,10 +302,10 @@ async def attempt(suite, scenario, number, server):
     return True
 
 
-async def run_all(suite, scenarios):
+async def run_all(suite, scenarios, flags):
     wanted = sys.argv[1] if len(sys.argv) > 1 else ""
     chosen = [scenario for scenario in scenarios if wanted in scenario.__name__]
-    server = Server(suite)
+    server = Server(suite, flags)
     failed = []
     for scenario in chosen:
         for number in range(1, ATTEMPTS + 1):
@@ -318,7 +318,7 @@ async def run_all(suite, scenarios):
     return 1 if failed or not chosen else 0
 
 
-def run(suite, scenarios):
+def run(suite, scenarios, flags=()):
     """Runs the scenarios of a suite and ends with status 1 if any fails or there is none; never skips one."""
     enter_namespace()
-    sys.exit(asyncio.run(run_all(suite, scenarios)))
+    sys.exit(asyncio.run(run_all(suite, scenarios, flags)))

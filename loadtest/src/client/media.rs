@@ -19,14 +19,15 @@ const BATCH: usize = 256;
 
 impl Client {
     pub(super) fn handle_received(&mut self, received: io::Result<(usize, SocketAddr)>, datagram: &mut [u8]) {
-        let mut received = received;
+        let mut first = Some(received);
         for _ in 0..BATCH {
+            // Read only where it is handled: what is read and left passes for lost.
+            let received = first.take().unwrap_or_else(|| self.socket.try_recv_from(datagram));
             let Ok((len, from)) = received else { return };
             let now = Instant::now();
             if let Some(bytes) = datagram.get(..len) {
                 self.handle_datagram(now, from, bytes);
             }
-            received = self.socket.try_recv_from(datagram);
         }
     }
 

@@ -104,6 +104,12 @@ export class Server {
     return lines.reduce((sum, line) => sum + Number(line.split(' ').at(-1)), 0);
   }
 
+  /// Everything that was dropped since the start, by name.
+  async drops() {
+    const lines = (await this.metrics()).split('\n');
+    return lines.filter((line) => /^auralink_\w*(dropped|overflow|failed|full)\w*[{ ]/.test(line) && !line.endsWith(' 0')).join('\n');
+  }
+
   async stop() {
     this.child.kill('SIGTERM');
     const late = setTimeout(() => this.child.kill('SIGKILL'), 5_000);

@@ -68,7 +68,9 @@ async function gather({ one, two, room, server }, peers, talk) {
   assert.ok(time >= talk / 2, `the room took ${(Date.now() - started) / 1_000} s to gather`);
   await seconds(time);
   const after = await Promise.all(views.map(([viewer, others]) => received(viewer, others)));
-  const report = await generator.ended();
+  const report = await generator.ended().catch(async (error) => {
+    throw new Error(`${error.message}\nwhat the server has dropped since its start:\n${await server.drops()}`);
+  });
   const frames = views.map(([viewer], index) => compare(viewer, peers, before[index], after[index], time));
   const matched = report.peers.flatMap((peer) => peer.lines).reduce((sum, line) => sum + line.received.matched, 0);
   assert.ok(matched > peers.length * 2 * talk * 50, `the generator recognised ${matched} frames of its own`);
