@@ -1,6 +1,6 @@
 // The browser suite: real livekit-client in real Chromium and Firefox against the release binary.
 //
-//   node run.mjs [FILTER]     only scenarios whose "variant / name" contains FILTER
+//   node run.mjs [FILTER]     only scenarios whose "variant / name" contains FILTER, and long ones whose name does
 //
 // Ends with status 1 if any scenario fails; never skips one.
 import { enterNamespace } from './lib/namespace.mjs';
@@ -45,9 +45,11 @@ async function runVariant(variant, chosen, browsers) {
 if (enterNamespace()) {
   const filter = process.argv[2] ?? '';
   const page = await servePage();
+  const isMeant = (scenario) => !scenario.long || (filter && scenario.name.includes(filter));
   const chosenOf = (variant) =>
     scenarios.filter(
-      (scenario) => (scenario.only?.includes(variant) ?? !VARIANTS[variant].named) && `${variant} / ${scenario.name}`.includes(filter),
+      (scenario) =>
+        (scenario.only?.includes(variant) ?? !VARIANTS[variant].named) && `${variant} / ${scenario.name}`.includes(filter) && isMeant(scenario),
     );
   const browsers = { one: await launch(), two: await launch() };
   if (Object.keys(VARIANTS).some((variant) => chosenOf(variant).some((scenario) => scenario.fox))) browsers.fox = await launchFirefox();
