@@ -19,6 +19,8 @@ import { AccessToken } from 'livekit-server-sdk';
 import { KEY, SECRET } from '../browser/lib/server.mjs';
 
 const RATE = 48_000;
+/// A leave takes milliseconds; this SDK has been seen to wait for itself after it had just answered a call over RPC.
+const LEAVE_PATIENCE_MS = 10_000;
 export const SIZE = [320, 180];
 
 export async function token(identity, room, grants = {}) {
@@ -153,6 +155,7 @@ export class Peer {
   async leave() {
     clearInterval(this.showing);
     this.playing = false;
-    await this.room.disconnect();
+    const late = new Promise((_, reject) => setTimeout(reject, LEAVE_PATIENCE_MS, new Error(`${this.identity} does not come to leave`)));
+    await Promise.race([this.room.disconnect(), late]);
   }
 }
