@@ -172,9 +172,7 @@ pub(crate) fn run(root: &Path, row: Option<&str>, how: &How) -> Result<()> {
         bail!("no such row; there are {}", names.join(", "));
     }
     run::debian(root, &PACKAGES)?;
-    let packages =
-        ["build", "--release", "--locked", "-p", "auralink-controlplane", "-p", "auralink-loadtest"];
-    run::run(root, "cargo", &packages)?;
+    run::release(root)?;
     let out = root.join("artifacts/bench");
     std::fs::create_dir_all(&out)?;
     let mut failed = Vec::new();

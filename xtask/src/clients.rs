@@ -60,9 +60,7 @@ pub(crate) fn equip_all(root: &Path) -> Result<()> {
 /// Runs one suite, or all of them.
 pub(crate) fn run(root: &Path, chosen: Option<Suite>, filter: Option<&str>) -> Result<()> {
     run::debian(root, &PACKAGES)?;
-    // Apart, so that what is tested is what people build: together they would share the generator's features.
-    run::run(root, "cargo", &["build", "--release", "--locked"])?;
-    run::run(root, "cargo", &["build", "--release", "--locked", "-p", "auralink-loadtest"])?;
+    run::release(root)?;
     let clients = root.join(CLIENTS);
     let mut failed = Vec::new();
     for suite in Suite::ALL {

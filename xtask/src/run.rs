@@ -36,6 +36,13 @@ pub(crate) fn run_with(
     Ok(())
 }
 
+/// Builds server and generator. Apart, so that the server is what people build: together they would share the generator's
+/// features.
+pub(crate) fn release(root: &Path) -> Result<()> {
+    run(root, "cargo", &["build", "--release", "--locked"])?;
+    run(root, "cargo", &["build", "--release", "--locked", "-p", "auralink-loadtest"])
+}
+
 /// What a program prints.
 pub(crate) fn output(folder: &Path, program: &str, arguments: &[&str]) -> Result<String> {
     let output = Command::new(program).args(arguments).current_dir(folder).stdin(Stdio::null()).output();
