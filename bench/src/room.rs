@@ -3,7 +3,8 @@
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
-use auralink_proto::{IceCredentials, RoomId, TrackId, TransportId, TransportSpec};
+use auralink_node::Handle;
+use auralink_proto::{Command, IceCredentials, RoomId, TrackId, TransportId, TransportSpec};
 use auralink_rtc::classify::{Kind, classify};
 use auralink_rtc::dtls::Certificate;
 use auralink_rtc::egress::Egress;
@@ -55,6 +56,17 @@ pub struct Seat {
     pub tracks: [TrackId; 2],
     pub address: SocketAddr,
     pub server: SocketAddr,
+}
+
+impl Seat {
+    /// A place in a room of a running node, for the client at `address`, the node's first address of the same family before it.
+    pub fn take(handle: &Handle, id: RoomId, index: usize, address: SocketAddr) -> Self {
+        let transport = handle.place_transport(id, index);
+        let tracks = [handle.place_track(transport), handle.place_track(transport)];
+        let mut offered = handle.candidates(transport.shard()).iter().map(|candidate| candidate.address);
+        let server = offered.find(|offered| offered.is_ipv4() == address.is_ipv4());
+        Self { transport, tracks, address, server: server.expect("a candidate of the client's family") }
+    }
 }
 
 pub struct Room {
@@ -140,6 +152,15 @@ impl Room {
     }
 
     /// What control would tell the shards: everyone follows the publisher, nobody anyone else.
+    /// Tells a running node of everybody's transports.
+    pub fn announce(&self, handle: &Handle) {
+        let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+        for spec in self.specs() {
+            let shard = spec.id.shard();
+            runtime.block_on(handle.send(shard, Command::ApplyTransport(Box::new(spec)))).unwrap();
+        }
+    }
+
     pub fn specs(&self) -> impl Iterator<Item = TransportSpec> {
         (0..self.members.len()).map(|seat| {
             if seat == 0 {

@@ -2,12 +2,12 @@
 //! datagram to its shard.
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test")]
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, UdpSocket};
 use std::time::{Duration, Instant};
 
 use auralink_bench::room::{Media, Plan, Room, Seat};
 use auralink_node::{IoBackend, Node, NodeConfig, Ports, ShardReport, Spill, Steer};
-use auralink_proto::{Command, Protocol};
+use auralink_proto::Protocol;
 
 const V4: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
 const V6: IpAddr = IpAddr::V6(Ipv6Addr::LOCALHOST);
@@ -41,7 +41,6 @@ fn call(way: &Way, bind: Option<IpAddr>, addresses: &[IpAddr]) -> (u64, u64) {
         ..NodeConfig::default()
     };
     let (node, handle, _events) = Node::start(&config).unwrap();
-    let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
     let sockets: Vec<UdpSocket> = (addresses.iter().cycle().take(SUBSCRIBERS + 1))
         .map(|ip| {
             let socket = UdpSocket::bind((*ip, 0)).unwrap();
@@ -51,24 +50,13 @@ fn call(way: &Way, bind: Option<IpAddr>, addresses: &[IpAddr]) -> (u64, u64) {
         .collect();
     let id = handle.place_room();
     let seats: Vec<Seat> = (sockets.iter().enumerate())
-        .map(|(index, socket)| {
-            let transport = handle.place_transport(id, index);
-            let tracks = [handle.place_track(transport), handle.place_track(transport)];
-            let address = socket.local_addr().unwrap();
-            let is_reachable = |candidate: &SocketAddr| candidate.is_ipv4() == address.is_ipv4();
-            let mut offered = handle.candidates(transport.shard()).iter().map(|candidate| candidate.address);
-            let server = offered.find(is_reachable).expect("a candidate of the client's family");
-            Seat { transport, tracks, address, server }
-        })
+        .map(|(index, socket)| Seat::take(&handle, id, index, socket.local_addr().unwrap()))
         .collect();
     let start = Instant::now();
     let server_fingerprint = handle.fingerprint().0;
     let plan = Plan { id, server_fingerprint, media: Media::Simulcast, opens_media: true };
     let mut room = Room::new(start, plan, &seats);
-    for spec in room.specs() {
-        let shard = spec.id.shard();
-        runtime.block_on(handle.send(shard, Command::ApplyTransport(Box::new(spec)))).unwrap();
-    }
+    room.announce(&handle);
     let mut datagram = [0; 2_048];
     let mut fed_since = None;
     while fed_since.is_none_or(|since: Instant| since.elapsed() < MEASURED || room.delivered() < ENOUGH) {
@@ -161,6 +149,23 @@ fn a_host_without_ipv6_starts_and_tells_of_ipv4_alone() {
     };
     // The filter is the thread's, and of what it starts.
     assert_eq!(std::thread::spawn(started).join().unwrap(), [V4, V4]);
+}
+
+#[test]
+fn only_who_asks_for_io_uring_needs_it() {
+    let started = || {
+        auralink_ring::seccomp::deny_io_uring().unwrap();
+        let start = |io_backend| {
+            let config = NodeConfig { shards: 1, io_backend, ports: ONE_PORT, ..NodeConfig::default() };
+            Node::start(&config)
+                .map(|(node, ..)| node.io_backend().to_owned())
+                .map_err(|error| error.to_string())
+        };
+        [start(IoBackend::Auto), start(IoBackend::Uring)]
+    };
+    let [by_default, asked] = std::thread::spawn(started).join().unwrap();
+    assert_eq!(by_default.as_deref(), Ok("mmsg"));
+    assert!(asked.unwrap_err().contains("io_uring"));
 }
 
 #[test]

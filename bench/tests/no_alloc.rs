@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use auralink_bench::room::{Media, Plan, Room, Seat};
 use auralink_bench::stage::{Setting, Stage, Step};
 use auralink_node::{IoBackend, Node, NodeConfig, Ports, Spill};
-use auralink_proto::{Command, ShardId};
+use auralink_proto::ShardId;
 use auralink_ring::count_alloc::{CountingAllocator, count, take_traces, unwatch_threads, watch_threads};
 use auralink_rtc::classify::{Kind, classify};
 use auralink_rtc::dtls::Certificate;
@@ -135,26 +135,16 @@ fn forward_through(backend: IoBackend, shards: u8) {
         ..NodeConfig::default()
     };
     let (node, handle, mut events) = Node::start(&config).unwrap();
-    let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
     let sockets: Vec<UdpSocket> = (0..=SUBSCRIBERS).map(socket).collect();
     let id = handle.place_room();
     let seats: Vec<Seat> = (sockets.iter().enumerate())
-        .map(|(index, socket)| {
-            let transport = handle.place_transport(id, index);
-            let tracks = [handle.place_track(transport), handle.place_track(transport)];
-            let address = socket.local_addr().unwrap();
-            let server = handle.candidates(transport.shard())[usize::from(address.is_ipv6())].address;
-            Seat { transport, tracks, address, server }
-        })
+        .map(|(index, socket)| Seat::take(&handle, id, index, socket.local_addr().unwrap()))
         .collect();
     let start = Instant::now();
     let server_fingerprint = handle.fingerprint().0;
     let plan = Plan { id, server_fingerprint, media: Media::Simulcast, opens_media: true };
     let mut room = Room::new(start, plan, &seats);
-    for spec in room.specs() {
-        let shard = spec.id.shard();
-        runtime.block_on(handle.send(shard, Command::ApplyTransport(Box::new(spec)))).unwrap();
-    }
+    room.announce(&handle);
     let total = |of: fn(&auralink_node::ShardReport) -> u64| -> u64 {
         node.reports().latest().iter().flatten().map(of).sum()
     };

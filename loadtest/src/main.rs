@@ -17,8 +17,7 @@ mod target;
 mod token;
 mod vp8;
 
-use std::os::unix::process::CommandExt as _;
-use std::process::{Command, ExitCode};
+use std::process::ExitCode;
 
 use anyhow::{Context as _, Result};
 use clap::{Parser, Subcommand};
@@ -42,11 +41,6 @@ enum Task {
     Record(load::record::Record),
     #[command(hide = true)]
     FloorSender(load::floor_sender::FloorSender),
-    /// Runs a command with the io_uring system calls denied, as containers' default seccomp profiles do.
-    DenyIoUring {
-        #[arg(last = true, required = true)]
-        command: Vec<String>,
-    },
 }
 
 fn main() -> ExitCode {
@@ -69,13 +63,6 @@ fn run() -> Result<()> {
         Task::Compare(compare) => compare.run(),
         Task::Record(record) => record.run(),
         Task::FloorSender(sender) => sender.run(),
-        Task::DenyIoUring { command } => {
-            auralink_ring::seccomp::deny_io_uring().context("cannot install the seccomp filter")?;
-            let (program, arguments) = command.split_first().context("no command given")?;
-            // Returns only when it failed.
-            Err(Command::new(program).args(arguments).exec())
-                .with_context(|| format!("cannot start {program}"))
-        }
     }
 }
 

@@ -56,7 +56,7 @@ pub enum Output {
     Tell(WorkerKey, Box<server_message::Message>),
     /// Close a worker's connection.
     Close(WorkerKey),
-    /// Whoever hears of rooms hears of this.
+    /// For webhooks.
     Notice(Box<Notice>),
 }
 

@@ -62,15 +62,12 @@ pub async fn run(mut socket: HttpWebSocket, mut session: Session, rate_max: u32,
     let code = loop {
         // Reading goes first: a good-bye that has arrived counts, even if nothing can be written any more. What a client may
         // send is limited, and ticks are rare: neither holds up what goes out.
-        let sent = tokio::select! {
+        let next = tokio::select! {
             biased;
             frame = socket.next_frame() => match frame {
                 Ok(frame) => match receive(&frame, &mut state, &session, &telemetry).await {
-                    Received::Nothing => true,
-                    Received::Reply(reply) => {
-                        held = true;
-                        feed(&mut socket, wire::write(&reply, state.speaks_json())).await
-                    }
+                    Received::Nothing => continue,
+                    Received::Reply(reply) => Some(wire::write(&reply, state.speaks_json())),
                     Received::Close(code) => break Some(code),
                 },
                 // What is left to say, such as why, was queued by the library and leaves when it is asked again.
@@ -81,23 +78,22 @@ pub async fn run(mut socket: HttpWebSocket, mut session: Session, rate_max: u32,
             },
             _ = keep_alive.tick() => match state.handle_tick(Instant::now()) {
                 Some(fault) => break Some(close(fault, &telemetry)),
-                None if state.quiet_for(Instant::now()).max(spoke.elapsed()) < KEEP_ALIVE / 2 => true,
-                None => {
-                    held = true;
-                    feed(&mut socket, yawc::Frame::ping(Bytes::new())).await
-                }
+                None if state.quiet_for(Instant::now()).max(spoke.elapsed()) < KEEP_ALIVE / 2 => continue,
+                None => Some(yawc::Frame::ping(Bytes::new())),
             },
             outgoing = session.outgoing.recv() => match outgoing {
-                Some(Outgoing::Message(message)) => {
-                    held = true;
-                    feed(&mut socket, wire::write(&message, state.speaks_json())).await
-                }
+                Some(Outgoing::Message(message)) => Some(wire::write(&message, state.speaks_json())),
                 Some(Outgoing::Close) => break Some(CloseCode::Normal),
                 // The room gave up on this client.
                 None => break Some(CloseCode::Policy),
             },
-            () = std::future::ready(()), if held => {
-                (held, spoke) = (false, Instant::now());
+            () = std::future::ready(()), if held => None,
+        };
+        held = next.is_some();
+        let sent = match next {
+            Some(frame) => patiently(socket.feed(frame)).await,
+            None => {
+                spoke = Instant::now();
                 patiently(socket.flush()).await
             }
         };
@@ -190,11 +186,6 @@ fn close(fault: Fault, telemetry: &Telemetry) -> CloseCode {
 
 async fn send(socket: &mut HttpWebSocket, frame: yawc::Frame) -> bool {
     patiently(socket.send(frame)).await
-}
-
-/// Writes a frame that leaves with the next flush, or before when much is held.
-async fn feed(socket: &mut HttpWebSocket, frame: yawc::Frame) -> bool {
-    patiently(socket.feed(frame)).await
 }
 
 /// Whether a write came to its end in time.

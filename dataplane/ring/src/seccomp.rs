@@ -1,5 +1,5 @@
 //! Denying io_uring to this process and its children, as containers' default seccomp profiles do, or IPv6, as kernels without it
-//! do: for tests that prove the fall-backs, and for operators who want to know what a container will do.
+//! do: for tests of what a server does there.
 
 use std::io;
 

@@ -2,7 +2,6 @@
 
 import asyncio
 import contextlib
-import os
 import subprocess
 import sys
 import time
@@ -10,6 +9,7 @@ import traceback
 import urllib.request
 from pathlib import Path
 
+import namespace
 import numpy
 from livekit import api, rtc
 
@@ -27,26 +27,19 @@ SIZE = (320, 180)
 # A fault of ours fails twice; both accounts are printed.
 ATTEMPTS = 2
 
-MARK = "AURALINK_NAMESPACE"
-SET_UP = " && ".join(
-    [
-        "ip link set lo up",
-        "ip link add v0 type veth peer name v1",
-        f"ip addr add {HOST}/24 dev v0",
-        "ip link set v0 up",
-        "ip link set v1 up",
-        "ip route add default dev v0",
-    ]
-)
+SET_UP = [
+    "ip link set lo up",
+    "ip link add v0 type veth peer name v1",
+    f"ip addr add {HOST}/24 dev v0",
+    "ip link set v0 up",
+    "ip link set v1 up",
+    "ip route add default dev v0",
+]
 
 
 def enter_namespace():
-    """Starts ourselves again in a network of our own, unless we are inside already."""
-    if MARK in os.environ:
-        return
-    words = " ".join(f"'{word}'" for word in [sys.executable, *sys.argv])
-    command = ["unshare", "--net", "--", "bash", "-c", f"{SET_UP} && exec {words}"]
-    sys.exit(subprocess.run(command, env={**os.environ, MARK: "1"}).returncode)
+    """Everything of a suite but its imports comes after this."""
+    namespace.enter(SET_UP)
 
 
 class Server:

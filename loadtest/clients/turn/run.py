@@ -7,7 +7,6 @@ Credentials are made here from LiveKit's description of them, not by the code un
 
 import hashlib
 import itertools
-import os
 import re
 import socket
 import subprocess
@@ -19,6 +18,10 @@ import traceback
 import urllib.request
 from pathlib import Path
 
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "python"))
+
+import namespace  # noqa: E402
+
 ROOT = Path(__file__).resolve().parents[3]
 KEY, SECRET = "suitekey", "a-secret-of-the-turn-suite-0123456789"
 HOST, PEER, DENIED = "10.77.0.1", "10.77.0.2", "10.77.0.3"
@@ -26,20 +29,13 @@ PEER_PORT, UDP_PORT, STREAM_PORT = 3480, 3478, 5349
 METRICS = "http://127.0.0.1:7880/metrics"
 DOMAIN = "turn.suite.test"
 
-MARK = "AURALINK_NAMESPACE"
-SET_UP = " && ".join(
-    ["ip link set lo up", "ip link add v0 type veth peer name v1"]
-    + [f"ip addr add {ip}/24 dev v0" for ip in (HOST, PEER, DENIED)]
-    + ["ip link set v0 up", "ip link set v1 up"]
-)
-
-
-def enter_namespace():
-    if MARK in os.environ:
-        return
-    words = " ".join(f"'{word}'" for word in [sys.executable, *sys.argv])
-    command = ["unshare", "--net", "--", "bash", "-c", f"{SET_UP} && exec {words}"]
-    sys.exit(subprocess.run(command, env={**os.environ, MARK: "1"}).returncode)
+SET_UP = [
+    "ip link set lo up",
+    "ip link add v0 type veth peer name v1",
+    *(f"ip addr add {ip}/24 dev v0" for ip in (HOST, PEER, DENIED)),
+    "ip link set v0 up",
+    "ip link set v1 up",
+]
 
 
 def base62(data):
@@ -271,5 +267,5 @@ def main():
     sys.exit(1 if failed or not chosen else 0)
 
 
-enter_namespace()
+namespace.enter(SET_UP)
 main()

@@ -11,7 +11,6 @@ use anyhow::{Context, Result, bail, ensure};
 use auralink_bench::room::{Media, Plan, Room, Seat};
 use auralink_bench::source::FrameShape;
 use auralink_node::{Events, Handle, IoBackend, Node, NodeConfig, Ports};
-use auralink_proto::{Command, ShardId};
 use auralink_ring::{Backend, BackendKind, Outgoing, Sizes, SocketOptions, WakeHandle, bind};
 use auralink_rtc::classify::{Kind, classify};
 use auralink_rtc::egress::TRAIN_BYTES;
@@ -82,7 +81,7 @@ fn once(backend: IoBackend) -> Result<(u64, u64)> {
     };
     let (node, handle, mut events) = Node::start(&config)?;
     let mut callers = Callers::new(&handle)?;
-    callers.join(&handle)?;
+    callers.room.announce(&handle);
     let counted = || -> Result<(u64, u64)> {
         let report =
             node.reports().latest().first().copied().flatten().context("the shard has not reported")?;
@@ -121,13 +120,8 @@ impl Callers {
             addresses.push(socket.local_addr()?);
             sockets.push(socket);
         }
-        let server = handle.candidates(ShardId(0)).first().context("the node has an address")?.address;
         let id = handle.place_room();
-        let seat = |(index, address)| {
-            let transport = handle.place_transport(id, index);
-            let tracks = [handle.place_track(transport), handle.place_track(transport)];
-            Seat { transport, tracks, address, server }
-        };
+        let seat = |(index, address)| Seat::take(handle, id, index, address);
         let seats: Vec<Seat> = addresses.into_iter().enumerate().map(seat).collect();
         let server_fingerprint = handle.fingerprint().0;
         let media = Media::Frames(FrameShape::QUOTED);
@@ -139,15 +133,6 @@ impl Callers {
             publisher: Backend::new(BackendKind::Mmsg, bound.socket, WakeHandle::new()?, Sizes::new(64, 64))?,
             buffers: (0..64).map(|_| vec![0; TRAIN_BYTES].into_boxed_slice()).collect(),
         })
-    }
-
-    fn join(&self, handle: &Handle) -> Result<()> {
-        let runtime = tokio::runtime::Builder::new_current_thread().build()?;
-        for spec in self.room.specs() {
-            let command = Command::ApplyTransport(Box::new(spec));
-            runtime.block_on(handle.send(ShardId(0), command)).ok().context("the shard is gone")?;
-        }
-        Ok(())
     }
 
     fn call(&mut self, time: Duration, events: &mut Events) -> Result<()> {

@@ -36,11 +36,10 @@ function turn(more) {
 
 /// The ways a server is started; every scenario that carries media runs with each, except those for `named` scenarios only.
 export const VARIANTS = {
-  default: { flags: [] },
+  default: { flags: [], backend: 'mmsg' },
   'two shards': { flags: ['--shards', '2', '--spill', 'forced'], shards: 2 },
   'port per shard': { flags: ['--shards', '2', '--spill', 'forced', '--udp-port', '7882-7883'], named: true },
   uring: { flags: ['--io-backend', 'uring'], backend: 'uring' },
-  'io_uring denied': { flags: [], deny: true, backend: 'mmsg', named: true },
   turn: { flags: turn({ cert_file: CERT_FILE, key_file: KEY_FILE }), named: true },
   'turn behind a balancer': { flags: turn({ external_tls: true }), named: true },
   'dual stack': { flags: ['--node-ip', `${HOST_ADDRESS},${HOST_ADDRESS_V6}`], named: true },
@@ -57,12 +56,9 @@ export class Server {
     const own = ['serve', '--keys', `${KEY}: ${SECRET}`];
     if (!variant.flags.includes('--node-ip')) own.push('--node-ip', HOST_ADDRESS);
     const flags = [...(variant.dev ? [] : own), ...variant.flags, ...more];
-    const [program, args] = variant.deny
-      ? [path.join(RELEASE, 'auralink-loadtest'), ['deny-io-uring', '--', binary, ...flags]]
-      : [binary, flags];
     mkdirSync(ARTIFACTS, { recursive: true });
     const log = createWriteStream(path.join(ARTIFACTS, `server-${name.replaceAll(' ', '-')}.log`));
-    const child = spawn(program, args, { stdio: ['ignore', 'pipe', 'pipe'], env: { ...process.env, RUST_LOG: process.env.RUST_LOG ?? 'info' } });
+    const child = spawn(binary, flags, { stdio: ['ignore', 'pipe', 'pipe'], env: { ...process.env, RUST_LOG: process.env.RUST_LOG ?? 'info' } });
     child.stdout.pipe(log);
     child.stderr.pipe(log);
     const server = new Server();
