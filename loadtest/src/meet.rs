@@ -3,6 +3,7 @@
 use std::fmt::Write as _;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail};
@@ -14,6 +15,9 @@ use crate::publish::Published;
 use crate::receive::Received;
 use crate::target::Target;
 
+/// How often a peer looks whether it is over.
+const LOOK: Duration = Duration::from_millis(100);
+
 /// Puts peers into a room, where they publish the recording and check what they receive.
 #[derive(clap::Args, Clone, Debug)]
 pub(crate) struct Meet {
@@ -22,7 +26,7 @@ pub(crate) struct Meet {
     /// Peers to join with.
     #[arg(long, default_value_t = 3)]
     peers: usize,
-    /// Seconds from the start to the end of the measurement.
+    /// Seconds from the start to the end of the measurement; an interrupt (^C) ends it earlier.
     #[arg(long, default_value_t = 10)]
     seconds: u64,
     /// Whether the peers publish, too.
@@ -82,10 +86,20 @@ impl Meet {
         let shared = Shared::new()?;
         let deadline = Instant::now() + Duration::from_secs(self.seconds);
         let barrier = Arc::new(Barrier::new(self.peers));
+        let interrupted = Arc::new(AtomicBool::new(false));
+        let watched = Arc::clone(&interrupted);
+        tokio::spawn(async move {
+            // Where signals cannot be had the deadline ends it.
+            if tokio::signal::ctrl_c().await.is_ok() {
+                watched.store(true, Ordering::Relaxed);
+            }
+        });
         let mut tasks = Vec::new();
         for index in 0..self.peers {
             let (shared, barrier, meet) = (shared.clone(), Arc::clone(&barrier), self.clone());
-            tasks.push(tokio::spawn(async move { meet.peer(index, &shared, deadline, &barrier).await }));
+            let interrupted = Arc::clone(&interrupted);
+            let is_over = move || interrupted.load(Ordering::Relaxed) || Instant::now() >= deadline;
+            tasks.push(tokio::spawn(async move { meet.peer(index, &shared, is_over, &barrier).await }));
         }
         let mut peers = Vec::new();
         for task in tasks {
@@ -104,7 +118,13 @@ impl Meet {
         Ok(())
     }
 
-    async fn peer(&self, index: usize, shared: &Shared, deadline: Instant, barrier: &Barrier) -> PeerReport {
+    async fn peer(
+        &self,
+        index: usize,
+        shared: &Shared,
+        is_over: impl Fn() -> bool,
+        barrier: &Barrier,
+    ) -> PeerReport {
         let identity = format!("{}-{index}", self.prefix);
         let lived = async {
             let options = JoinOptions {
@@ -115,7 +135,9 @@ impl Meet {
             };
             let mut client = Client::join(&options, shared).await?;
             client.connect().await?;
-            client.run_until(deadline).await?;
+            while !is_over() && client.closed.is_none() {
+                client.run_until(Instant::now() + LOOK).await?;
+            }
             Ok(client)
         };
         let lived: Result<Client> = lived.await;

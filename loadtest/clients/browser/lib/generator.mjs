@@ -33,8 +33,14 @@ export class Generator {
     const child = spawn('nice', command, { stdio: ['ignore', 'pipe', 'pipe'] });
     child.stdout.on('data', (data) => (self.text += data));
     child.stderr.on('data', (data) => (self.text += data));
+    self.child = child;
     self.exit = new Promise((resolve) => child.on('exit', (code, signal) => resolve(code ?? signal)));
     return self;
+  }
+
+  /// It has measured enough.
+  interrupt() {
+    this.child.kill('SIGINT');
   }
 
   /// Its report, once it has ended without a violation.

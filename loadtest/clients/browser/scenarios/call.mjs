@@ -37,6 +37,15 @@ async function watch(viewer, other, time) {
   return { frames, concealed };
 }
 
+/// What LiveKit's dashboards ask for, of a call of two with camera and microphone.
+async function told(server) {
+  assert.ok((await server.metric('livekit_track_subscribed_total')) >= 4, 'each receives two tracks');
+  assert.ok((await server.metric('livekit_packet_loss_percent_count')) > 100, 'both directions report every second');
+  const [trips, sum] = [await server.metric('livekit_rtt_ms_count'), await server.metric('livekit_rtt_ms_sum')];
+  assert.ok(trips > 50 && sum / trips < 50, `${trips} round trips of ${sum / trips} ms on loopback`);
+  assert.ok((await server.metric('livekit_jitter_us_count')) > 50, 'jitter is told');
+}
+
 async function twoTalk(context) {
   const { alice, bob } = await pair(context);
   await seconds(3);
@@ -45,6 +54,7 @@ async function twoTalk(context) {
   const picture = await alice.call('pixels', 'bob', 'camera');
   assert.ok(picture.colours > 3, `the fake camera shows several colours, not ${picture.colours}`);
   const transport = await alice.call('transport');
+  await told(context.server);
   assert.match(transport.srtpCipher, /GCM/, `GCM should be chosen, not ${transport.srtpCipher}`);
   await leaveAll(alice, bob);
   return `first frame ${Math.round(first)} ms after connect, frames ${results.map((r) => r.frames)}, concealed ${results.map((r) => r.concealed)}`;
