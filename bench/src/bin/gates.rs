@@ -11,6 +11,8 @@ mod compare;
 mod idle;
 #[path = "gates/instructions.rs"]
 mod instructions;
+#[path = "gates/refusal.rs"]
+mod refusal;
 #[path = "gates/syscalls.rs"]
 mod syscalls;
 #[path = "gates/valgrind.rs"]
@@ -40,6 +42,8 @@ enum Gate {
         #[arg(long)]
         update: bool,
     },
+    /// Instructions of refusing a message, wherever its tag is wrong: always the same.
+    Refusal,
     /// System calls per packet of a node on loopback, with each back end, against `bench/baselines/syscalls.json`.
     Syscalls {
         #[arg(long)]
@@ -62,6 +66,7 @@ fn main() -> Result<()> {
     match Arguments::parse().gate {
         Gate::Instructions { update } => instructions::run(update),
         Gate::Idle { update } => idle::run(update),
+        Gate::Refusal => refusal::run(),
         Gate::Syscalls { update } => syscalls::run(update),
         Gate::Compare { base, head, rounds, subscribers, frames } => {
             compare::run(&base, &head, rounds, subscribers, frames)
