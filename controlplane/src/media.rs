@@ -8,8 +8,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
 use auralink_node::{
-    DropReason, Events, Handle, IntakeLimit, IoBackend, NodeConfig, Ports, Reports, ShardGone, ShardReport,
-    Spill, Steer, heap_bytes,
+    DropReason, Events, Handle, Histogram, IntakeLimit, IoBackend, JITTER_BOUNDS_US, LOSS_BOUNDS, NodeConfig,
+    Ports, Quality, ROUND_TRIP_BOUNDS_MS, Reports, ShardGone, ShardReport, Spill, Steer, Streams, heap_bytes,
 };
 use auralink_proto::{Candidate, Command, Event, Fingerprint, RoomId, ShardId, TrackId, TransportId};
 use tokio::sync::mpsc;
@@ -19,7 +19,7 @@ use crate::config::{self, Config};
 use crate::negotiator::Random;
 use crate::rooms::actor::Input;
 use crate::rooms::room::Mint;
-use crate::telemetry::livekit::{MediaTotals, Traffic};
+use crate::telemetry::livekit::{MediaTotals, Observed, StreamTotals, Traffic};
 use crate::telemetry::{ShardReports, Telemetry, count, metric};
 
 type Inbox = mpsc::WeakSender<Input>;
@@ -232,7 +232,7 @@ pub fn node_config(config: &Config) -> NodeConfig {
 }
 
 fn totals(reports: &Reports) -> MediaTotals {
-    let mut totals = MediaTotals::default();
+    let (mut totals, mut quality) = (MediaTotals::default(), Quality::default());
     for report in reports.latest().iter().flatten() {
         let stats = &report.stats;
         let mut add = |to: fn(&mut MediaTotals) -> &mut Traffic, packets: u64, octets: u64| {
@@ -250,8 +250,38 @@ fn totals(reports: &Reports) -> MediaTotals {
         add(|totals| &mut totals.sent_again, stats.retransmitted, stats.octets_retransmitted);
         totals.nacks_sent += stats.nacks_sent;
         totals.plis_sent += stats.plis_sent;
+        quality.add(&stats.quality);
     }
+    totals.streams = [
+        ("incoming", "AUDIO", &quality.incoming.audio),
+        ("incoming", "VIDEO", &quality.incoming.video),
+        ("outgoing", "AUDIO", &quality.outgoing.audio),
+        ("outgoing", "VIDEO", &quality.outgoing.video),
+    ]
+    .map(|(direction, kind, streams)| stream_totals(direction, kind, streams))
+    .into();
     totals
+}
+
+fn stream_totals(direction: &'static str, kind: &'static str, streams: &Streams) -> StreamTotals {
+    StreamTotals {
+        direction,
+        kind,
+        lost: streams.lost,
+        loss_percent: observed(&streams.loss, &LOSS_BOUNDS, 1_000.0),
+        jitter_us: observed(&streams.jitter_us, &JITTER_BOUNDS_US, 1.0),
+        round_trip_ms: observed(&streams.round_trip_ms, &ROUND_TRIP_BOUNDS_MS, 1.0),
+    }
+}
+
+/// What was observed is in `unit`ths of what it is told in.
+fn observed<const N: usize>(histogram: &Histogram<N>, bounds: &[u32; N], unit: f64) -> Observed {
+    let bounds = bounds.map(|bound| f64::from(bound) / unit);
+    Observed {
+        buckets: bounds.into_iter().zip(histogram.buckets).collect(),
+        count: histogram.count,
+        sum: histogram.sum as f64 / unit,
+    }
 }
 
 /// The shards' reports as metrics.

@@ -207,10 +207,12 @@ impl Negotiator {
     }
 
     /// The participant shall receive this track.
-    pub fn want(&mut self, wanted: Wanted) {
-        if self.wanted.iter().all(|known| known.track != wanted.track) {
+    pub fn want(&mut self, wanted: Wanted) -> bool {
+        let is_new = self.wanted.iter().all(|known| known.track != wanted.track);
+        if is_new {
             self.wanted.push(wanted);
         }
+        is_new
     }
 
     /// The participant shall no longer receive this track. The shard stops at once, the client learns with its next offer.

@@ -203,6 +203,8 @@ pub fn start_logs(logging: &Logging) -> Result<(), String> {
 
 #[cfg(test)]
 mod tests {
+    use auralink_livekit::{TrackInfo, TrackSource, TrackType};
+
     use super::*;
 
     #[tokio::test(start_paused = true)]
@@ -243,23 +245,39 @@ mod tests {
 
     #[test]
     fn livekits_names_stand_beside_ours() {
+        let streams = vec![livekit::StreamTotals {
+            direction: "outgoing",
+            kind: "VIDEO",
+            lost: 3,
+            loss_percent: livekit::Observed { buckets: vec![(0.7, 1), (5.0, 2)], count: 4, sum: 101.5 },
+            ..livekit::StreamTotals::default()
+        }];
         let traffic = |packets| livekit::Traffic { packets, octets: 100 * packets };
         let totals = livekit::MediaTotals {
             received_again: traffic(1),
             sent: traffic(7),
             sent_again: traffic(2),
+            streams,
             ..livekit::MediaTotals::default()
         };
         let shards = ShardReports {
             page: Box::new(String::new),
-            totals: Box::new(move || totals),
+            totals: Box::new(move || totals.clone()),
             stalled: Box::new(Vec::<usize>::new),
         };
         let (calls, shards) = (livekit::Calls::new("ND_1"), Some(shards));
         let telemetry = Telemetry { shards, calls, node_sid: "ND_1".into(), ..Telemetry::default() };
         count(&telemetry.counters.joins);
-        telemetry.calls.announced("VIDEO");
-        telemetry.calls.published("VIDEO");
+        let mut track = TrackInfo { mime_type: "video/VP8".into(), ..TrackInfo::default() };
+        track.set_type(TrackType::Video);
+        track.set_source(TrackSource::Camera);
+        telemetry.calls.announced(&track);
+        telemetry.calls.published(&track);
+        telemetry.calls.subscribing();
+        telemetry.calls.subscribing();
+        telemetry.calls.not_subscribed("SE_CODEC_UNSUPPORTED");
+        drop(telemetry.calls.subscribed(&track));
+        let _received = telemetry.calls.subscribed(&track);
         telemetry.calls.connected(16, Duration::from_millis(80));
         telemetry.calls.left(16, Duration::from_secs(3));
         telemetry.calls.room_ended(Duration::from_secs(90));
@@ -271,8 +289,18 @@ mod tests {
             r#"livekit_packet_total{node_id="ND_1",node_type="SERVER",env="",direction="outgoing",transmission="retransmit",country=""} 2"#,
             r#"livekit_packet_bytes{node_id="ND_1",node_type="SERVER",env="",direction="incoming",transmission="retransmit",country=""} 100"#,
             r#"livekit_participant_join_total{node_id="ND_1",node_type="SERVER",env="",state="signal_connected"} 1"#,
-            r#"livekit_track_publish_counter{kind="VIDEO",state="success",env="",node_id="ND_1",node_type="SERVER"} 1"#,
-            r#"livekit_track_published_total{kind="VIDEO",env="",node_id="ND_1",node_type="SERVER"} 1"#,
+            r#"livekit_track_publish_counter{kind="VIDEO",source="CAMERA",mimeType="video/VP8",state="success",env="",node_id="ND_1",node_type="SERVER"} 1"#,
+            r#"livekit_track_published_total{kind="VIDEO",source="CAMERA",mimeType="video/VP8",env="",node_id="ND_1",node_type="SERVER"} 1"#,
+            r#"livekit_track_subscribed_total{kind="VIDEO",source="CAMERA",mimeType="video/VP8",env="",node_id="ND_1",node_type="SERVER"} 1"#,
+            r#"livekit_track_subscribe_counter{state="attempt",error="",env="",node_id="ND_1",node_type="SERVER"} 2"#,
+            r#"livekit_track_subscribe_counter{state="success",error="",env="",node_id="ND_1",node_type="SERVER"} 2"#,
+            r#"livekit_track_subscribe_counter{state="failure",error="SE_CODEC_UNSUPPORTED",env="",node_id="ND_1",node_type="SERVER"} 1"#,
+            r#"livekit_packet_loss_total{node_id="ND_1",node_type="SERVER",env="",direction="outgoing",source="UNKNOWN",type="VIDEO",country=""} 3"#,
+            r#"livekit_packet_loss_percent_bucket{node_id="ND_1",node_type="SERVER",env="",direction="outgoing",source="UNKNOWN",type="VIDEO",country="",le="0.7"} 1"#,
+            r#"livekit_packet_loss_percent_bucket{node_id="ND_1",node_type="SERVER",env="",direction="outgoing",source="UNKNOWN",type="VIDEO",country="",le="5"} 3"#,
+            r#"livekit_packet_loss_percent_bucket{node_id="ND_1",node_type="SERVER",env="",direction="outgoing",source="UNKNOWN",type="VIDEO",country="",le="+Inf"} 4"#,
+            r#"livekit_packet_loss_percent_sum{node_id="ND_1",node_type="SERVER",env="",direction="outgoing",source="UNKNOWN",type="VIDEO",country=""} 101.5"#,
+            r#"livekit_packet_loss_percent_count{node_id="ND_1",node_type="SERVER",env="",direction="outgoing",source="UNKNOWN",type="VIDEO",country=""} 4"#,
             r#"livekit_session_start_time_ms_bucket{protocol_version="16",env="",node_id="ND_1",node_type="SERVER",le="100"} 1"#,
             r#"livekit_session_duration_ms_sum{protocol_version="16",env="",node_id="ND_1",node_type="SERVER"} 3000"#,
             r#"livekit_room_duration_seconds_bucket{env="",node_id="ND_1",node_type="SERVER",le="60"} 0"#,

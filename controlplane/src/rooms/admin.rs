@@ -155,7 +155,7 @@ impl Room {
             self.end_data_tracks(key, turn);
         }
         if before.may_subscribe() != after.may_subscribe() {
-            self.subscribe_to_all(key);
+            self.subscribe_to_all(key, turn);
         }
         if after.hidden && !before.hidden {
             self.vanish(key, turn);
@@ -187,7 +187,7 @@ impl Room {
             subscribe: request.subscribe,
             participant_tracks: request.participant_tracks,
         };
-        self.update_subscription(key, &update);
+        self.update_subscription(key, &update, turn);
         self.settle(turn);
         Ok(())
     }

@@ -90,13 +90,13 @@ impl Room {
     }
 
     /// First media of a second encoding: who waits for it gets it.
-    pub(super) fn backup_live(&mut self, key: ParticipantKey, id: TrackId, codec: Codec) {
+    pub(super) fn backup_live(&mut self, key: ParticipantKey, id: TrackId, codec: Codec, turn: &Turn<'_>) {
         let participant = self.participants.get_mut(&key);
         let track = participant.and_then(|p| p.tracks.iter_mut().find(|track| track.backup.id == Some(id)));
         let Some(track) = track else { return };
         track.backup.codec = Some(codec);
         tracing::debug!(room = %self.params.name, track = %track.info.sid, mime = codec.encoding().mime(), "backup codec live");
-        self.offer_track_to_all(key, id);
+        self.offer_track_to_all(key, id, turn);
     }
 
     /// The publisher stopped sending a second encoding; it may announce it again.
@@ -115,13 +115,13 @@ impl Room {
     }
 
     /// A subscriber cannot decode the first encoding of a track that may have a second. False when there is none.
-    pub(super) fn falls_back(&mut self, subscriber: ParticipantKey, id: TrackId) -> bool {
+    pub(super) fn falls_back(&mut self, subscriber: ParticipantKey, id: TrackId, turn: &Turn<'_>) -> bool {
         let publisher = self.find_track(id).map(|(publisher, _)| publisher.key);
         let participant = publisher.and_then(|key| self.participants.get_mut(&key));
         let track = participant.and_then(|p| p.tracks.iter_mut().find(|track| track.id == id));
         let Some(track) = track.filter(|track| track.offers_backup()) else { return false };
         track.backup.lacking.insert(subscriber);
-        self.reconcile(subscriber, id);
+        self.reconcile(subscriber, id, turn);
         true
     }
 

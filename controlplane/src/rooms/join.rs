@@ -98,7 +98,7 @@ impl Room {
         self.greet(key, turn);
         self.refresh_token(key, turn);
         self.announce_to_others(key, turn);
-        self.subscribe_to_all(key);
+        self.subscribe_to_all(key, turn);
         for request in add_tracks {
             self.add_track(key, request, turn);
         }
@@ -161,6 +161,7 @@ impl Room {
             tracks: Vec::new(),
             subscriptions: Default::default(),
             track_settings: Default::default(),
+            received: Vec::new(),
             permission: None,
         }
     }

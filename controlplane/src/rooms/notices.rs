@@ -40,8 +40,8 @@ impl Room {
     pub(super) fn notice(&self, what: Happened, turn: &mut Turn<'_>) {
         let calls = &turn.telemetry.calls;
         match &what {
-            Happened::Published(_, track) => calls.published(track.r#type().as_str_name()),
-            Happened::Unpublished(_, track) => calls.unpublished(track.r#type().as_str_name()),
+            Happened::Published(_, track) => calls.published(track),
+            Happened::Unpublished(_, track) => calls.unpublished(track),
             Happened::RoomFinished(_) => {
                 let lived_ms = turn.unix_ms.saturating_sub(self.params.created_unix_ms);
                 calls.room_ended(Duration::from_millis(lived_ms.try_into().unwrap_or_default()));

@@ -16,6 +16,7 @@ use super::track::Track;
 use crate::auth::VideoGrant;
 use crate::negotiator::offerer::Offerer;
 use crate::negotiator::{Negotiator, Wanted};
+use crate::telemetry::livekit::Subscribed;
 
 /// Names one signalling session of a participant within the node.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug)]
@@ -111,6 +112,8 @@ pub struct Participant {
     /// Wishes by track sid, against `auto_subscribe`.
     pub subscriptions: HashMap<String, bool>,
     pub track_settings: HashMap<String, UpdateTrackSettings>,
+    /// What sections of its connection carry, counted for as long as they do.
+    pub received: Vec<(TrackId, Subscribed)>,
     /// Who may have its tracks; everybody when unset.
     pub permission: Option<SubscriptionPermission>,
 }
@@ -187,14 +190,22 @@ impl Participant {
         }
     }
 
-    pub fn want(&mut self, wanted: Wanted) {
+    /// Whether that is news.
+    pub fn want(&mut self, wanted: Wanted) -> bool {
         match &mut self.downlink {
             Some(downlink) => downlink.negotiator.want(wanted),
             None => self.negotiator.want(wanted),
         }
     }
 
+    /// A section of its connection carries `track` from now on.
+    pub fn receives(&mut self, track: TrackId, subscription: Subscribed) {
+        self.received.retain(|(known, _)| *known != track);
+        self.received.push((track, subscription));
+    }
+
     pub fn unwant(&mut self, track: TrackId) {
+        self.received.retain(|(known, _)| *known != track);
         match &mut self.downlink {
             Some(downlink) => downlink.negotiator.unwant(track),
             None => self.negotiator.unwant(track),

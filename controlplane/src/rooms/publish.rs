@@ -113,7 +113,7 @@ impl Room {
         participant.negotiator.publish(Publication { track: id, kind, cids, muted, opus_extra, preference });
         tracing::debug!(room = %self.params.name, participant = %participant.sid, track = %info.sid,
             kind = kind_name(kind), "track announced");
-        turn.telemetry.calls.announced(info.r#type().as_str_name());
+        turn.telemetry.calls.announced(&info);
         let track = Track {
             id,
             kind,
@@ -140,7 +140,7 @@ impl Room {
             return;
         };
         if is_backup {
-            self.backup_live(key, id, codec);
+            self.backup_live(key, id, codec, turn);
             return;
         }
         let participant = self.participants.get_mut(&key);
@@ -157,7 +157,7 @@ impl Room {
             self.notice(Happened::Published(publisher, published), turn);
         }
         self.announce(key, turn);
-        self.offer_track_to_all(key, id);
+        self.offer_track_to_all(key, id, turn);
         self.demand_changed(id);
     }
 
@@ -253,7 +253,10 @@ impl Room {
         let intent = intent(&track.info, settings, subscriber.settings.adaptive_stream);
         let transport = subscriber.receiving_transport();
         turn.out.push(Output::Command(transport.shard(), Command::SetIntent { transport, mid, intent }));
-        let publisher = publisher.key;
+        let (subscription, publisher) = (turn.telemetry.calls.subscribed(&track.info), publisher.key);
+        if let Some(subscriber) = self.participants.get_mut(&key) {
+            subscriber.receives(id, subscription);
+        }
         let participant = self.participants.get_mut(&publisher);
         if let Some(track) = participant.and_then(|p| p.tracks.iter_mut().find(|t| t.is(id)))
             && !track.subscribed

@@ -37,7 +37,7 @@ impl Room {
             Message::Offer(offer) => self.handle_offer(key, &offer, turn),
             Message::AddTrack(request) => self.add_track(key, request, turn),
             Message::Mute(request) => self.mute_track(key, &request, turn),
-            Message::Subscription(update) => self.update_subscription(key, &update),
+            Message::Subscription(update) => self.update_subscription(key, &update, turn),
             Message::TrackSetting(update) => self.update_track_settings(key, &update, turn),
             Message::SubscriptionPermission(update) => self.update_permission(key, update, turn),
             Message::UpdateMetadata(update) => self.update_metadata(key, update, turn),

@@ -85,7 +85,7 @@ impl Room {
             return;
         }
         if let Some(subscription) = &state.subscription {
-            self.update_subscription(key, subscription);
+            self.update_subscription(key, subscription, turn);
         }
         if let Some(subscription) = &state.data_subscription {
             self.update_data_subscription(key, subscription, turn);

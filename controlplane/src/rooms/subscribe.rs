@@ -18,7 +18,7 @@ const KEPT_MAX: usize = 4_096;
 
 impl Room {
     /// Brings one subscriber's wish for one track in line with rules and wishes.
-    pub(super) fn reconcile(&mut self, subscriber: ParticipantKey, id: TrackId) {
+    pub(super) fn reconcile(&mut self, subscriber: ParticipantKey, id: TrackId, turn: &Turn<'_>) {
         let Some((publisher, track)) = self.find_track(id) else { return };
         let Some(receiver) = self.participants.get(&subscriber) else { return };
         if track.codec.is_none() {
@@ -46,7 +46,9 @@ impl Room {
         if let Some(receiver) = self.participants.get_mut(&subscriber) {
             let kept = wanted.as_ref().map(|wanted| wanted.track);
             ids.filter(|id| Some(*id) != kept).for_each(|id| receiver.unwant(id));
-            wanted.into_iter().for_each(|wanted| receiver.want(wanted));
+            if wanted.is_some_and(|wanted| receiver.want(wanted)) {
+                turn.telemetry.calls.subscribing();
+            }
             self.touched.insert(subscriber);
         }
         self.demand_changed(id);
@@ -55,13 +57,14 @@ impl Room {
     /// The client has no codec for a track it would have received: it waits for a backup codec where
     /// there may be one, else it is told, and may not expect media.
     pub(super) fn track_unsupported(&mut self, key: ParticipantKey, id: TrackId, turn: &mut Turn<'_>) {
-        if self.falls_back(key, id) {
+        if self.falls_back(key, id, turn) {
             return;
         }
         let Some((_, track)) = self.find_track(id) else { return };
         tracing::debug!(room = %self.params.name, track = %track.info.sid, "a subscriber lacks the codec");
-        let err = SubscriptionError::SeCodecUnsupported.into();
-        let response = SubscriptionResponse { track_sid: track.info.sid.clone(), err };
+        let err = SubscriptionError::SeCodecUnsupported;
+        turn.telemetry.calls.not_subscribed(err.as_str_name());
+        let response = SubscriptionResponse { track_sid: track.info.sid.clone(), err: err.into() };
         turn.signal(key, signal_response::Message::SubscriptionResponse(response));
     }
 
@@ -70,21 +73,26 @@ impl Room {
     }
 
     /// A newcomer gets what is there.
-    pub(super) fn subscribe_to_all(&mut self, key: ParticipantKey) {
+    pub(super) fn subscribe_to_all(&mut self, key: ParticipantKey, turn: &Turn<'_>) {
         for id in self.live_tracks() {
-            self.reconcile(key, id);
+            self.reconcile(key, id, turn);
         }
     }
 
     /// Everybody gets what is new.
-    pub(super) fn offer_track_to_all(&mut self, publisher: ParticipantKey, id: TrackId) {
+    pub(super) fn offer_track_to_all(&mut self, publisher: ParticipantKey, id: TrackId, turn: &Turn<'_>) {
         for key in self.others(publisher) {
-            self.reconcile(key, id);
+            self.reconcile(key, id, turn);
         }
     }
 
     /// `subscription`
-    pub(super) fn update_subscription(&mut self, key: ParticipantKey, update: &UpdateSubscription) {
+    pub(super) fn update_subscription(
+        &mut self,
+        key: ParticipantKey,
+        update: &UpdateSubscription,
+        turn: &Turn<'_>,
+    ) {
         let grouped = update.participant_tracks.iter().flat_map(|tracks| tracks.track_sids.iter());
         let sids: Vec<&String> = update.track_sids.iter().chain(grouped).take(NAMED_MAX).collect();
         for sid in sids {
@@ -93,7 +101,7 @@ impl Room {
                 participant.subscriptions.insert(sid.clone(), update.subscribe);
             }
             if let Some(id) = self.find_track_sid(sid).map(|(_, track)| track.id) {
-                self.reconcile(key, id);
+                self.reconcile(key, id, turn);
             }
         }
     }
@@ -157,7 +165,7 @@ impl Room {
                     allowed: is,
                 };
                 turn.signal(other, signal_response::Message::SubscriptionPermissionUpdate(update));
-                self.reconcile(other, *id);
+                self.reconcile(other, *id, turn);
             }
         }
     }

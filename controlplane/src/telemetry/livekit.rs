@@ -1,13 +1,14 @@
 //! The names LiveKit's server gives its metrics, for dashboards made for it, beside our own: those of which the same thing is
-//! counted here. What it observes of congestion (loss, jitter, round trips, quality) is not among them yet.
+//! counted here. The shards do not know what a track shows, so the label `source` of streams says that of the unknown.
 
 use std::fmt::Write as _;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+use auralink_livekit::TrackInfo;
 use prometheus::{
-    Histogram, HistogramOpts, HistogramVec, IntCounterVec, IntGaugeVec, Opts, Registry, TextEncoder,
-    exponential_buckets,
+    Histogram, HistogramOpts, HistogramVec, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry,
+    TextEncoder, exponential_buckets,
 };
 
 use super::Telemetry;
@@ -21,7 +22,7 @@ const SESSION_MS_MAX: f64 = 4. * 3_600. * 1_000.;
 const SESSION_BUCKETS: usize = 15;
 
 /// Totals over all shards since start.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct MediaTotals {
     pub received: Traffic,
     /// Packets of repair streams, not among the former.
@@ -31,6 +32,31 @@ pub struct MediaTotals {
     pub sent_again: Traffic,
     pub nacks_sent: u64,
     pub plis_sent: u64,
+    pub streams: Vec<StreamTotals>,
+}
+
+/// What reports tell of all streams of one kind in one direction.
+#[derive(Clone, Debug, Default)]
+pub struct StreamTotals {
+    /// `incoming` or `outgoing`.
+    pub direction: &'static str,
+    /// `AUDIO` or `VIDEO`.
+    pub kind: &'static str,
+    /// Packets.
+    pub lost: u64,
+    pub loss_percent: Observed,
+    pub jitter_us: Observed,
+    pub round_trip_ms: Observed,
+}
+
+/// A histogram.
+#[derive(Clone, Debug, Default)]
+pub struct Observed {
+    /// Upper bounds, and what was observed above the bound before.
+    pub buckets: Vec<(f64, u64)>,
+    /// Of all, those above the last bound included.
+    pub count: u64,
+    pub sum: f64,
 }
 
 impl MediaTotals {
@@ -57,6 +83,8 @@ pub struct Calls {
     registry: Registry,
     published: IntGaugeVec,
     publications: IntCounterVec,
+    subscribed: IntGaugeVec,
+    subscriptions: IntCounterVec,
     room_seconds: Histogram,
     start_ms: HistogramVec,
     session_ms: HistogramVec,
@@ -84,10 +112,15 @@ impl Calls {
             exponential_buckets(SESSION_MS_MIN, factor, SESSION_BUCKETS)
         };
         let calls = Self {
-            published: IntGaugeVec::new(Opts::new("track_published_total", "Live tracks."), &["kind"])?,
+            published: IntGaugeVec::new(Opts::new("track_published_total", "Live tracks."), &TRACK)?,
             publications: IntCounterVec::new(
                 Opts::new("track_publish_counter", "Tracks announced, and tracks whose media came."),
-                &["kind", "state"],
+                &["kind", "source", "mimeType", "state"],
+            )?,
+            subscribed: IntGaugeVec::new(Opts::new("track_subscribed_total", "Tracks received."), &TRACK)?,
+            subscriptions: IntCounterVec::new(
+                Opts::new("track_subscribe_counter", "Tracks wanted, those received then, and those never."),
+                &["state", "error"],
             )?,
             room_seconds: Histogram::with_opts(histogram(
                 "room_duration_seconds",
@@ -106,26 +139,48 @@ impl Calls {
         };
         calls.registry.register(Box::new(calls.published.clone()))?;
         calls.registry.register(Box::new(calls.publications.clone()))?;
+        calls.registry.register(Box::new(calls.subscribed.clone()))?;
+        calls.registry.register(Box::new(calls.subscriptions.clone()))?;
         calls.registry.register(Box::new(calls.room_seconds.clone()))?;
         calls.registry.register(Box::new(calls.start_ms.clone()))?;
         calls.registry.register(Box::new(calls.session_ms.clone()))?;
         Ok(calls)
     }
 
-    /// A client announces a track. `kind` is `AUDIO` or `VIDEO`.
-    pub fn announced(&self, kind: &str) {
-        self.publications.with_label_values(&[kind, "attempt"]).inc();
+    /// A client announces a track.
+    pub fn announced(&self, track: &TrackInfo) {
+        let [kind, source, mime] = described(track);
+        self.publications.with_label_values(&[kind, source, mime, "attempt"]).inc();
     }
 
     /// The first media of a track came.
-    pub fn published(&self, kind: &str) {
-        self.publications.with_label_values(&[kind, "success"]).inc();
-        self.published.with_label_values(&[kind]).inc();
+    pub fn published(&self, track: &TrackInfo) {
+        let [kind, source, mime] = described(track);
+        self.publications.with_label_values(&[kind, source, mime, "success"]).inc();
+        self.published.with_label_values(&[kind, source, mime]).inc();
     }
 
     /// A track that was published is no more.
-    pub fn unpublished(&self, kind: &str) {
-        self.published.with_label_values(&[kind]).dec();
+    pub fn unpublished(&self, track: &TrackInfo) {
+        self.published.with_label_values(&described(track)).dec();
+    }
+
+    /// Somebody is to receive a track.
+    pub fn subscribing(&self) {
+        self.subscriptions.with_label_values(&["attempt", ""]).inc();
+    }
+
+    /// Its client will not; `error` is a `SubscriptionError`'s name.
+    pub fn not_subscribed(&self, error: &str) {
+        self.subscriptions.with_label_values(&["failure", error]).inc();
+    }
+
+    /// A section of its connection carries the track, until what this returns is dropped.
+    pub fn subscribed(&self, track: &TrackInfo) -> Subscribed {
+        self.subscriptions.with_label_values(&["success", ""]).inc();
+        let gauge = self.subscribed.with_label_values(&described(track));
+        gauge.inc();
+        Subscribed(gauge)
     }
 
     pub fn room_ended(&self, lived: Duration) {
@@ -143,6 +198,23 @@ impl Calls {
     }
 }
 
+/// A subscription, counted while it lasts.
+#[derive(Debug)]
+pub struct Subscribed(IntGauge);
+
+impl Drop for Subscribed {
+    fn drop(&mut self) {
+        self.0.dec();
+    }
+}
+
+/// What tracks are told apart by. The MIME type is one of those the server names itself.
+const TRACK: [&str; 3] = ["kind", "source", "mimeType"];
+
+fn described(track: &TrackInfo) -> [&str; 3] {
+    [track.r#type().as_str_name(), track.source().as_str_name(), &track.mime_type]
+}
+
 /// Above this, versions are a client's invention; each is a series of its own.
 const PROTOCOL_MAX: i32 = 64;
 
@@ -154,6 +226,43 @@ fn observe_ms(histograms: &HistogramVec, protocol: i32, lasted: Duration) {
 /// What every one of these metrics carries.
 fn labels(node_sid: &str) -> [(&'static str, &str); 3] {
     [("node_id", node_sid), ("node_type", "SERVER"), ("env", "")]
+}
+
+/// What reports tell of streams: loss, jitter and round trips.
+fn write_streams(page: &mut String, labels: &str, streams: &[StreamTotals]) {
+    let labelled = |streams: &StreamTotals| {
+        let (direction, kind) = (streams.direction, streams.kind);
+        format!("{labels},direction=\"{direction}\",source=\"UNKNOWN\",type=\"{kind}\",country=\"\"")
+    };
+    let streams: Vec<_> = streams.iter().map(|streams| (labelled(streams), streams)).collect();
+    // Writing to a String cannot fail.
+    let _ = writeln!(page, "# TYPE livekit_packet_loss_total counter");
+    for (labels, streams) in &streams {
+        let _ = writeln!(page, "livekit_packet_loss_total{{{labels}}} {}", streams.lost);
+    }
+    write_histogram(page, "livekit_packet_loss_percent", &streams, |streams| &streams.loss_percent);
+    write_histogram(page, "livekit_jitter_us", &streams, |streams| &streams.jitter_us);
+    write_histogram(page, "livekit_rtt_ms", &streams, |streams| &streams.round_trip_ms);
+}
+
+fn write_histogram(
+    page: &mut String,
+    name: &str,
+    streams: &[(String, &StreamTotals)],
+    observed: fn(&StreamTotals) -> &Observed,
+) {
+    let _ = writeln!(page, "# TYPE {name} histogram");
+    for (labels, streams) in streams {
+        let observed = observed(streams);
+        let mut below = 0;
+        for (bound, count) in &observed.buckets {
+            below += count;
+            let _ = writeln!(page, "{name}_bucket{{{labels},le=\"{bound}\"}} {below}");
+        }
+        let _ = writeln!(page, "{name}_bucket{{{labels},le=\"+Inf\"}} {}", observed.count);
+        let _ = writeln!(page, "{name}_sum{{{labels}}} {}", observed.sum);
+        let _ = writeln!(page, "{name}_count{{{labels}}} {}", observed.count);
+    }
 }
 
 /// Adds them to a page of Prometheus text.
@@ -190,6 +299,7 @@ pub(super) fn write(page: &mut String, telemetry: &Telemetry) {
         family("livekit_packet_bytes", &totals.rows(|traffic| traffic.octets));
         family("livekit_nack_total", &[("direction=\"outgoing\",country=\"\"", totals.nacks_sent)]);
         family("livekit_pli_total", &[("direction=\"outgoing\",country=\"\"", totals.plis_sent)]);
+        write_streams(page, &labels, &totals.streams);
     }
     // A registry of ours alone encodes; were it not to, the page lacks this part.
     let _ = TextEncoder::new().encode_utf8(&telemetry.calls.registry.gather(), page);

@@ -14,6 +14,9 @@ mod worker;
 pub use acceptor::AcceptCounters;
 pub use auralink_ring::heap_bytes;
 pub use auralink_sfu::intake::IntakeLimit;
+pub use auralink_sfu::quality::{
+    Histogram, JITTER_BOUNDS_US, LOSS_BOUNDS, Quality, ROUND_TRIP_BOUNDS_MS, Streams,
+};
 pub use auralink_sfu::stats::DropReason;
 pub use config::{IoBackend, NodeConfig, Ports, Spill, Steer};
 pub use mailbox::{Events, Handle, ShardGone, ShardMailbox};

@@ -18,6 +18,7 @@ pub mod intake;
 pub mod lanes;
 pub mod nack;
 pub mod publisher;
+pub mod quality;
 pub mod reception;
 pub mod resend;
 pub mod rewrite;

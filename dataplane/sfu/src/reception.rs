@@ -5,6 +5,7 @@ use std::time::Instant;
 use auralink_rtc::rtcp::ReportBlock;
 use auralink_rtc::units::SeqNo;
 
+use crate::quality::{Reported, jitter_us};
 use crate::rewrite::TimeMapping;
 
 #[derive(Clone, Copy, Debug, Default)]
@@ -39,8 +40,14 @@ impl Reception {
         self.last_transit = Some(transit);
     }
 
-    /// The report since the last call; `None` when nothing ever arrived.
-    pub fn report(&mut self, now: Instant, ssrc: u32, mapping: Option<&TimeMapping>) -> Option<ReportBlock> {
+    /// The report since the last call, for the publisher and for our counters; `None` when nothing ever arrived.
+    pub fn report(
+        &mut self,
+        now: Instant,
+        ssrc: u32,
+        clock_rate: u32,
+        mapping: Option<&TimeMapping>,
+    ) -> Option<(ReportBlock, Reported)> {
         let expected = self.highest.0 - self.first?.0 + 1;
         let lost = expected as i64 - self.received as i64;
         let expected_interval = expected - self.expected_before;
@@ -51,15 +58,21 @@ impl Reception {
         let delay = mapping.map_or(0, |mapping| {
             (now.saturating_duration_since(mapping.arrival).as_micros() * 65_536 / 1_000_000) as u32
         });
-        Some(ReportBlock {
+        let jitter = (self.jitter_scaled / 16).min(u64::from(u32::MAX)) as u32;
+        // A layer that rests has no jitter to tell of.
+        let jitter_us = if received_interval > 0 { jitter_us(jitter, clock_rate) } else { 0 };
+        let reported =
+            Reported { lost: lost_interval, expected: expected_interval, jitter_us, round_trip: None };
+        let block = ReportBlock {
             ssrc,
             fraction_lost,
             cumulative_lost: lost.clamp(-0x80_0000, 0x7f_ffff) as i32,
             highest_seq: self.highest.0.wrapping_sub(0x1_0000) as u32,
-            jitter: (self.jitter_scaled / 16).min(u64::from(u32::MAX)) as u32,
+            jitter,
             lsr: mapping.map_or(0, |mapping| mapping.ntp.middle()),
             dlsr: delay,
-        })
+        };
+        Some((block, reported))
     }
 }
 
@@ -72,17 +85,20 @@ mod tests {
     fn reports_loss_of_the_interval_and_of_all_time() {
         let start = Instant::now();
         let mut reception = Reception::default();
-        assert!(reception.report(start, 1, None).is_none());
+        assert!(reception.report(start, 1, 48_000, None).is_none());
         for seq in (0..100).filter(|seq| seq % 4 != 3) {
             let arrival = start + Duration::from_millis(20 * seq);
             reception.on_packet(arrival, SeqNo(0x1_0000 + seq), 960 * seq as u32, 48_000);
         }
-        let report = reception.report(start, 7, None).unwrap();
+        let (report, reported) = reception.report(start, 7, 48_000, None).unwrap();
+        assert_eq!(reported, Reported { lost: 24, expected: 99, ..Reported::default() });
         assert_eq!((report.ssrc, report.cumulative_lost, report.highest_seq), (7, 24, 98));
         assert_eq!(report.fraction_lost, (24 * 256 / 99) as u8);
         assert_eq!(report.jitter, 0);
         reception.on_packet(start + Duration::from_millis(2_000), SeqNo(0x1_0000 + 99), 960 * 99, 48_000);
-        let report = reception.report(start, 7, None).unwrap();
+        let (report, reported) = reception.report(start, 7, 48_000, None).unwrap();
+        assert_eq!((reported.lost, reported.expected), (0, 1));
+        assert_eq!(reported.jitter_us, jitter_us(report.jitter, 48_000));
         assert_eq!((report.fraction_lost, report.cumulative_lost), (0, 24));
         assert!(report.jitter > 0);
     }

@@ -1,5 +1,7 @@
 //! Counting what happens to every packet. Whatever is not forwarded is dropped under one of these names: there is no "other".
 
+use crate::quality::Quality;
+
 /// Why a datagram or packet went no further.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 #[repr(u8)]
@@ -157,6 +159,7 @@ pub struct ShardStats {
     pub unaccounted: u64,
     /// Calls that panicked and cost a peer.
     pub panics: u64,
+    pub quality: Quality,
 }
 
 impl Default for ShardStats {
@@ -179,6 +182,7 @@ impl Default for ShardStats {
             steered: 0,
             unaccounted: 0,
             panics: 0,
+            quality: Quality::default(),
         }
     }
 }

@@ -15,6 +15,7 @@ use crate::header::HeaderTemplate;
 use crate::history::Packet;
 use crate::lanes::LANE_BYTES_MAX;
 use crate::publisher::Track;
+use crate::quality::Listener;
 use crate::resend::ResendLimit;
 use crate::rewrite::{Rewriter, Rewritten};
 use crate::stats::DropReason;
@@ -82,6 +83,7 @@ pub struct Line {
     pub(crate) cursor: usize,
     pub counters: LineCounters,
     pub(crate) account: Account,
+    pub(crate) listener: Listener,
 }
 
 /// Counters of one line, for sender reports and statistics.
@@ -124,6 +126,7 @@ impl Line {
             cursor: 0,
             counters: LineCounters::default(),
             account: Account::default(),
+            listener: Listener::default(),
         };
         line.update(section);
         line

@@ -2,7 +2,7 @@
 
 use std::time::Instant;
 
-use auralink_rtc::rtcp::{self, Rtcp};
+use auralink_rtc::rtcp::{self, Reports, Rtcp};
 
 use super::{Datagram, Output, Shard};
 use crate::lanes::LaneSignal;
@@ -38,10 +38,12 @@ impl Shard {
         let mut resends_left = RESENDS_PER_COMPOUND;
         for packet in rtcp::packets(&compound[..len]) {
             match packet {
-                Rtcp::SenderReport { ssrc, ntp, rtp_time, .. } => {
+                Rtcp::SenderReport { ssrc, ntp, rtp_time, reports, .. } => {
                     let mapping = TimeMapping { ntp, timestamp: rtp_time, arrival: datagram.arrival };
                     self.on_sender_report(slot, ssrc, mapping, out);
+                    self.on_reception_reports(now, slot, reports);
                 }
+                Rtcp::ReceiverReport { reports, .. } => self.on_reception_reports(now, slot, reports),
                 Rtcp::Nack { media, lost, .. } => {
                     self.scratch_seqs.clear();
                     self.scratch_seqs.extend(lost.take(resends_left));
@@ -61,13 +63,8 @@ impl Shard {
                     }
                 }
                 Rtcp::Malformed { .. } => self.stats.drop(DropReason::Malformed),
-                // Receivers' reports, descriptions and farewells change nothing here: loss comes from the transport-wide
-                // feedback, and a stream ends when signalling says so.
-                Rtcp::ReceiverReport { .. }
-                | Rtcp::Sdes(_)
-                | Rtcp::Bye(_)
-                | Rtcp::Remb { .. }
-                | Rtcp::Other { .. } => {}
+                // Descriptions and farewells change nothing here: a stream ends when signalling says so.
+                Rtcp::Sdes(_) | Rtcp::Bye(_) | Rtcp::Remb { .. } | Rtcp::Other { .. } => {}
             }
         }
         Ok(())
@@ -85,6 +82,23 @@ impl Shard {
             let signal = LaneSignal::Report { track: track.id, layer: binding.layer, mapping };
             // A report lost on a full lane is repeated by the publisher within seconds.
             let _ = out.lanes.signal(follower.shard, signal);
+        }
+    }
+
+    /// Counts what a receiver says of our streams. Nothing follows from it: what was lost is asked for, and known from the
+    /// transport-wide feedback.
+    fn on_reception_reports(&mut self, now: Instant, slot: u32, reports: Reports<'_>) {
+        let Some(transport) = self.transports.get_mut(slot) else { return };
+        for block in reports {
+            let index = transport.line_of(block.ssrc);
+            let line = index.and_then(|index| transport.lines.get_mut(usize::from(index.0)));
+            // Of the repair stream alone loss and jitter mean nothing.
+            let Some(line) = line.filter(|line| line.ssrc == block.ssrc) else { continue };
+            let track = line.track.and_then(|track| self.tracks.get(track));
+            let layer = track.zip(line.current()).and_then(|(track, at)| track.layers.get(usize::from(at)));
+            let Some(layer) = layer else { continue };
+            let reported = line.listener.on_report(now, &block, layer.clock_rate);
+            self.stats.quality.outgoing.of(line.kind).observe(&reported);
         }
     }
 

@@ -150,18 +150,19 @@ impl Shard {
                 blocks_written = true;
                 self.write_receiver_report(now, slot, own, &mut writer);
             }
-            let Some(transport) = self.transports.get(slot) else { return };
-            while let Some(line) = transport.lines.get(line_index) {
+            let Some(transport) = self.transports.get_mut(slot) else { return };
+            while let Some(line) = transport.lines.get_mut(line_index) {
                 if writer.remaining() < 28 + 8 + 4 + transport.cname.len() + 8 {
                     break;
                 }
                 line_index += 1;
                 let Some(track) = line.track.and_then(|track| self.tracks.get(track)) else { continue };
                 let Some((ntp, rtp_time)) = line.report_time(now, track) else { continue };
-                let counters = line.counters;
+                let (ntp, counters) = (NtpTime(ntp), line.counters);
+                line.listener.on_sent(now, ntp);
                 let info = SenderInfo {
                     ssrc: line.ssrc,
-                    ntp: NtpTime(ntp),
+                    ntp,
                     rtp_time,
                     packets: counters.packets as u32,
                     octets: counters.octets,
@@ -187,8 +188,13 @@ impl Shard {
             let Some(track) = self.tracks.get_mut(uplink.track) else { continue };
             for layer in &mut track.layers {
                 let Some(ssrc) = layer.ssrc else { continue };
-                let block = layer.reception.report(now, ssrc, layer.mapping.as_ref());
-                if let Some((block, place)) = block.zip(blocks.get_mut(count)) {
+                let mapping = layer.mapping.as_ref();
+                let Some((block, reported)) = layer.reception.report(now, ssrc, layer.clock_rate, mapping)
+                else {
+                    continue;
+                };
+                self.stats.quality.incoming.of(track.kind).observe(&reported);
+                if let Some(place) = blocks.get_mut(count) {
                     *place = block;
                     count += 1;
                 }
