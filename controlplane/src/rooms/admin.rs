@@ -79,8 +79,9 @@ impl Room {
             return Err(AdminError::RemoteUnmute);
         }
         let mute = MuteTrackRequest { sid: request.track_sid.clone(), muted: request.muted };
+        // In this order: a client that learns by an update what it did not do itself sets it right again.
+        turn.signal(key, signal_response::Message::Mute(mute.clone()));
         self.mute_track(key, &mute, turn);
-        turn.signal(key, signal_response::Message::Mute(mute));
         self.settle(turn);
         self.track_of(key, &request.track_sid)
     }

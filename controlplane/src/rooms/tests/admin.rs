@@ -185,7 +185,10 @@ fn a_remote_mute_is_told_to_the_publisher_and_a_remote_unmute_needs_leave() {
     let (sid, _) = stage.publish(alice);
     stage.forget();
     assert_eq!(stage.mute(&sid, true, false), Ok(true));
-    assert!(stage.told(alice).iter().any(|told| matches!(told, Told::Mute(m) if m.sid == sid && m.muted)));
+    let told = stage.told(alice);
+    let muted = told.iter().position(|told| matches!(told, Told::Mute(m) if m.sid == sid && m.muted));
+    let updated = told.iter().position(|told| matches!(told, Told::Update(_)));
+    assert!(muted.unwrap() < updated.unwrap(), "LiveKit's Go SDK takes back what an update says it did");
     assert!(stage.news(bob, "alice").unwrap().tracks[0].muted);
     assert_eq!(stage.mute(&sid, false, false), Err(AdminError::RemoteUnmute));
     assert!(stage.room.participants[&alice].tracks[0].info.muted);
