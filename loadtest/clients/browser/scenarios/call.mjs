@@ -52,7 +52,7 @@ async function twoTalk(context) {
   const results = await Promise.all([watch(alice, 'bob', TALK), watch(bob, 'alice', TALK)]);
   const first = await bob.call('firstFrame', 'alice', 'camera');
   const picture = await alice.call('pixels', 'bob', 'camera');
-  assert.ok(picture.colours > 3, `the fake camera shows several colours, not ${picture.colours}`);
+  assert.ok(picture.colours > 1, `the fake camera shows several colours, not ${picture.colours}`);
   const transport = await alice.call('transport');
   await told(context.server);
   assert.match(transport.srtpCipher, /GCM/, `GCM should be chosen, not ${transport.srtpCipher}`);
