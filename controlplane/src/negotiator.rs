@@ -206,7 +206,7 @@ impl Negotiator {
         }
     }
 
-    /// The participant shall receive this track.
+    /// The participant shall receive this track. Whether that is news.
     pub fn want(&mut self, wanted: Wanted) -> bool {
         let is_new = self.wanted.iter().all(|known| known.track != wanted.track);
         if is_new {

@@ -90,8 +90,9 @@ fn long_functions(relative: &str, lines: &[&str]) -> Vec<String> {
         let (mut depth, mut opened, mut end) = (0_i32, false, start);
         while end < lines.len() {
             let line = without_text(lines[end]);
-            depth += line.matches('{').count() as i32 - line.matches('}').count() as i32;
-            opened |= line.contains('{');
+            let [opens, closes] = ['{', '}'].map(|brace| line.matches(brace).count() as i32);
+            depth += opens - closes;
+            opened |= opens > 0;
             if (opened && depth <= 0) || (!opened && line.trim_end().ends_with(';')) {
                 break;
             }

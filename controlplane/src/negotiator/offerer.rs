@@ -95,7 +95,7 @@ impl Offerer {
         [self.pace.due(), answer].into_iter().flatten().min()
     }
 
-    /// The participant shall receive this track.
+    /// The participant shall receive this track. Whether that is news.
     pub fn want(&mut self, wanted: Wanted) -> bool {
         let is_new = self.wanted.iter().all(|known| known.track != wanted.track);
         if is_new {

@@ -272,6 +272,10 @@ window.suite = {
     for (let i = 0; i < data.length; i += 4) colours.add((data[i] >> 5) * 64 + (data[i + 1] >> 5) * 8 + (data[i + 2] >> 5));
     return { mean, colours: colours.size };
   },
+  /// Whether the picture shows more colours than so many.
+  isColourful(identity, source, colours) {
+    return (this.pixels(identity, source)?.colours ?? 0) > colours;
+  },
   describe: () => ({
     state: state.room?.state,
     participants: [...(state.room?.remoteParticipants.values() ?? [])].map((participant) => ({
